@@ -1,0 +1,145 @@
+//! Configuration: what the file says ([`file`], a mirror of the TOML), checked and completed once ([`resolve`]), and
+//! handed out as typed parts. [`Config`] is taken apart at start; no other module sees it whole.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::policy::RecipientDomains;
+
+/// The resolved configuration: every value checked, every default filled in.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name in the greeting, in `Received:` and in self-signed certificates.
+    pub hostname: String,
+    /// Where the spool and the generated certificate live.
+    pub state_dir: PathBuf,
+    /// CPUs that get a worker each, without repeats, never empty.
+    pub worker_cpus: Vec<usize>,
+    pub listeners: Vec<ListenerConfig>,
+    pub tls: TlsConfig,
+    pub recipients: RecipientDomains,
+    pub limits: Limits,
+    pub spool: SpoolConfig,
+    pub delivery: DeliveryConfig,
+    pub xdp: XdpConfig,
+    pub control: ControlConfig,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerConfig {
+    pub address: SocketAddr,
+    pub tls: TlsMode,
+}
+
+/// When a listener speaks TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Never; STARTTLS is not announced.
+    Off,
+    /// After the STARTTLS command (RFC 3207).
+    StartTls,
+    /// From the first byte (RFC 8314 section 3.3).
+    Implicit,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct TlsConfig {
+    /// PEM files, in the operator's order of preference. Empty: self-signed, kept in the state folder.
+    pub certificates: Vec<CertificateFiles>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub chain: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Bounds on what one client, and all clients together, may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Wait for the next command or data block. Default 300 s (RFC 5321 4.5.3.2.7: at least 5 minutes).
+    pub idle_timeout: Duration,
+    /// Wait for a TLS handshake to finish. Default 60 s.
+    pub tls_handshake_timeout: Duration,
+    /// Wait for the spool before the client is told 451. Default 300 s (RFC 5321 4.5.3.2.6: the client waits 10 minutes).
+    pub commit_timeout: Duration,
+    /// Announced as SIZE (RFC 1870). Default 50 MiB.
+    pub message_bytes_max: u64,
+    /// Accepted RCPT commands in one transaction. Default 1,000 (RFC 5321 4.5.3.1.8: at least 100).
+    pub recipients_max: usize,
+    /// Command line with its CRLF. Default 2,048 octets (RFC 5321 4.5.3.1.4: at least 512; extensions add to it).
+    pub command_line_bytes_max: usize,
+    /// Line of message text with its CRLF. Default 1 MiB: lines are not buffered here, the bound protects what
+    /// reads the message next (RFC 5321 4.5.3.1.6: at least 1,000).
+    pub text_line_bytes_max: u64,
+    /// Refused commands in one session before 421. Default 20.
+    pub errors_max: u32,
+    /// Connections of all workers together. Default 10,000.
+    pub connections_max: usize,
+    /// Connections of one client address. Default 50.
+    pub connections_per_client_max: usize,
+    /// Connections taken in one turn of a worker's loop, so that a flood of new ones does not starve the open ones.
+    /// Default 64.
+    pub accept_burst_max: usize,
+    /// Receive buffers of one worker, 64 KiB each, allocated when needed. Default 2,048 (128 MiB).
+    pub buffers_per_worker_max: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct SpoolConfig {
+    /// A segment is closed and a new one begun at this size. Default 64 MiB.
+    pub segment_bytes_max: u64,
+    /// Messages waiting for the writer, over all workers. Full: 452. Default 1,024.
+    pub submissions_max: usize,
+    /// Messages made durable by one fdatasync. Default 256.
+    pub batch_messages_max: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeliveryConfig {
+    /// Into a Maildir (tmp, new, cur below this folder).
+    Maildir { path: PathBuf },
+    /// Into nothing: for load tests.
+    Discard,
+}
+
+#[derive(Debug, Clone)]
+pub struct XdpConfig {
+    /// Empty: XDP is off.
+    pub interfaces: Vec<String>,
+    pub mode: XdpMode,
+    pub steering: SteeringMode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Never attach.
+    Off,
+    /// Native where the driver can, else none, with a warning.
+    Auto,
+    /// Native or exit.
+    Native,
+    /// In the stack (SKB mode) or exit. Never together with cpumap.
+    Generic,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SteeringMode {
+    /// The best tier that this machine can do.
+    Auto,
+    /// One RX queue per worker: XDP passes, the queue's CPU is the connection's.
+    Queues,
+    /// XDP redirects each connection to its worker's CPU.
+    Cpumap,
+    /// Nothing is steered.
+    Off,
+}
+
+#[derive(Debug, Clone)]
+pub struct ControlConfig {
+    /// Unix socket of the admin interface, file mode 0660.
+    pub socket: PathBuf,
+    /// Prometheus text at /metrics; none: not served.
+    pub metrics: Option<SocketAddr>,
+}

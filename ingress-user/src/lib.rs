@@ -1,0 +1,29 @@
+//! The appliance as a library: the daemon, its tests and its benchmarks build on the same parts.
+//!
+//! The modules stand in the order of a message's way:
+//!
+//! - [`config`]: TOML file to typed parts, every check in one place
+//! - [`xdp`]: loads and attaches the kernel programs; the only user of aya
+//! - [`worker`]: one pinned mio loop per CPU: sockets, TLS, buffers, timers
+//! - [`smtp`]: the sans-IO protocol core
+//! - [`policy`]: may this recipient
+//! - [`spool`]: the append-only log that makes a 250 true
+//! - [`delivery`]: what happens to a message afterwards
+//! - [`tls`]: certificates and the choice between them
+//! - [`control`]: admin socket and metrics endpoint (tokio)
+//! - [`metrics`]: every counter and its name
+//! - [`sys`]: the raw system calls no crate wraps
+//! - [`cli`]: one file per subcommand
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod delivery;
+pub mod metrics;
+pub mod policy;
+pub mod smtp;
+pub mod spool;
+pub mod sys;
+pub mod tls;
+pub mod worker;
+pub mod xdp;

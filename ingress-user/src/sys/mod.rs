@@ -1,0 +1,1 @@
+//! Raw system calls: the only user-space module with `unsafe`.

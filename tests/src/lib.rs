@@ -1,0 +1,1 @@
+//! Harness for the suites that drive the real binary.
