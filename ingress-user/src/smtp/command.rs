@@ -1,0 +1,249 @@
+//! One command line, parsed into a type.
+
+use super::address::{self, Address, PathError};
+use super::envelope::BodyType;
+
+/// Octets of a HELO or EHLO argument that are kept; longer ones are refused (a domain has at most 255).
+const HELO_NAME_BYTES_MAX: usize = 255;
+
+/// A command of RFC 5321 4.1.1 or RFC 3207 with its arguments, borrowed from the line.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command<'a> {
+    Helo { name: &'a str },
+    Ehlo { name: &'a str },
+    Mail(Mail<'a>),
+    Rcpt { path: Address<'a> },
+    Data,
+    Rset,
+    Noop,
+    Vrfy,
+    Help,
+    Quit,
+    StartTls,
+}
+
+/// Arguments of MAIL.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Mail<'a> {
+    /// `None` is the null reverse-path.
+    pub reverse_path: Option<Address<'a>>,
+    /// SIZE= (RFC 1870), octets.
+    pub size: Option<u64>,
+    /// BODY= (RFC 6152).
+    pub body: BodyType,
+}
+
+/// Why a line is not a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandError {
+    /// The verb is not one of ours.
+    Unknown,
+    /// A known command that is not offered here (RFC 5321 4.2.4).
+    NotImplemented,
+    /// Control characters or octets above 127 where none belong.
+    Syntax,
+    /// The argument is missing, or there is one where none belongs.
+    Argument,
+    Path(PathError),
+    /// A parameter of MAIL or RCPT that we did not announce.
+    UnknownParameter,
+    /// A parameter of ours with a value that makes no sense, or given twice.
+    ParameterValue,
+}
+
+impl<'a> Command<'a> {
+    /// Parses a line without its CRLF.
+    pub fn parse(line: &'a [u8]) -> Result<Self, CommandError> {
+        let line = std::str::from_utf8(line).map_err(|_invalid| CommandError::Syntax)?;
+        if line.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
+            return Err(CommandError::Syntax);
+        }
+        let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
+        let argument = argument.trim_matches([' ', '\t']);
+        let verb = verb.trim_end_matches([' ', '\t']);
+        for (name, parse) in COMMANDS {
+            if verb.eq_ignore_ascii_case(name) {
+                return parse(argument);
+            }
+        }
+        let known = ["EXPN", "TURN", "ETRN", "AUTH", "BDAT", "SEND", "SOML", "SAML"];
+        Err(if known.iter().any(|name| verb.eq_ignore_ascii_case(name)) {
+            CommandError::NotImplemented
+        } else {
+            CommandError::Unknown
+        })
+    }
+}
+
+type ArgumentParser = for<'a> fn(&'a str) -> Result<Command<'a>, CommandError>;
+
+/// In the order of their frequency on an MX.
+const COMMANDS: [(&str, ArgumentParser); 11] = [
+    ("RCPT", parse_rcpt),
+    ("MAIL", parse_mail),
+    ("DATA", |argument| no_argument(argument, Command::Data)),
+    ("EHLO", |argument| helo_name(argument).map(|name| Command::Ehlo { name })),
+    ("QUIT", |argument| no_argument(argument, Command::Quit)),
+    ("STARTTLS", |argument| no_argument(argument, Command::StartTls)),
+    ("RSET", |argument| no_argument(argument, Command::Rset)),
+    ("HELO", |argument| helo_name(argument).map(|name| Command::Helo { name })),
+    ("NOOP", |_ignored| Ok(Command::Noop)),
+    ("VRFY", |argument| some_argument(argument, Command::Vrfy)),
+    ("HELP", |_ignored| Ok(Command::Help)),
+];
+
+fn no_argument<'a>(argument: &str, command: Command<'a>) -> Result<Command<'a>, CommandError> {
+    if argument.is_empty() { Ok(command) } else { Err(CommandError::Argument) }
+}
+
+fn some_argument<'a>(argument: &str, command: Command<'a>) -> Result<Command<'a>, CommandError> {
+    if argument.is_empty() { Err(CommandError::Argument) } else { Ok(command) }
+}
+
+/// Takes any printable word: real clients send names that are no valid domains, and nothing here trusts them.
+fn helo_name(argument: &str) -> Result<&str, CommandError> {
+    let holds = (1..=HELO_NAME_BYTES_MAX).contains(&argument.len())
+        && argument.bytes().all(|byte| byte.is_ascii_graphic());
+    if holds { Ok(argument) } else { Err(CommandError::Argument) }
+}
+
+fn parse_mail(argument: &str) -> Result<Command<'_>, CommandError> {
+    let (path, parameters) = path_after("FROM:", argument)?;
+    let reverse_path = match path {
+        "" => None,
+        path => Some(address::parse_path(path).map_err(CommandError::Path)?),
+    };
+    let mut size = None;
+    let mut body = None;
+    for parameter in parameters.split_ascii_whitespace() {
+        let (keyword, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        if keyword.eq_ignore_ascii_case("SIZE") {
+            set_once(&mut size, parse_size(value)?)?;
+        } else if keyword.eq_ignore_ascii_case("BODY") {
+            set_once(&mut body, parse_body(value)?)?;
+        } else {
+            return Err(CommandError::UnknownParameter);
+        }
+    }
+    Ok(Command::Mail(Mail { reverse_path, size, body: body.unwrap_or(BodyType::SevenBit) }))
+}
+
+fn parse_rcpt(argument: &str) -> Result<Command<'_>, CommandError> {
+    let (path, parameters) = path_after("TO:", argument)?;
+    let path = address::parse_path(path).map_err(CommandError::Path)?;
+    if parameters.trim_ascii().is_empty() {
+        Ok(Command::Rcpt { path })
+    } else {
+        Err(CommandError::UnknownParameter)
+    }
+}
+
+/// `FROM:<path> parameters` to path and parameters. A blank after the colon is against the grammar and common; it is let
+/// through (RFC 5321 3.3 asks for tolerance here).
+fn path_after<'a>(keyword: &str, argument: &'a str) -> Result<(&'a str, &'a str), CommandError> {
+    let (head, rest) = argument.split_at_checked(keyword.len()).ok_or(CommandError::Argument)?;
+    if !head.eq_ignore_ascii_case(keyword) {
+        return Err(CommandError::Argument);
+    }
+    let (path, parameters) =
+        address::split_path(rest.trim_ascii_start()).map_err(CommandError::Path)?;
+    if parameters.is_empty() || parameters.starts_with(' ') {
+        Ok((path, parameters))
+    } else {
+        Err(CommandError::Path(PathError::Syntax))
+    }
+}
+
+/// RFC 1870 section 4: 1 to 20 digits.
+fn parse_size(value: &str) -> Result<u64, CommandError> {
+    if !(1..=20).contains(&value.len()) || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(CommandError::ParameterValue);
+    }
+    // 20 digits can exceed 64 bits; such a message is too large for any limit, not a syntax error.
+    Ok(value.parse().unwrap_or(u64::MAX))
+}
+
+fn parse_body(value: &str) -> Result<BodyType, CommandError> {
+    if value.eq_ignore_ascii_case("7BIT") {
+        Ok(BodyType::SevenBit)
+    } else if value.eq_ignore_ascii_case("8BITMIME") {
+        Ok(BodyType::EightBitMime)
+    } else {
+        Err(CommandError::ParameterValue)
+    }
+}
+
+fn set_once<T>(slot: &mut Option<T>, value: T) -> Result<(), CommandError> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(CommandError::ParameterValue),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mail(line: &str) -> Mail<'_> {
+        match Command::parse(line.as_bytes()) {
+            Ok(Command::Mail(mail)) => mail,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn verbs_have_no_case() {
+        assert_eq!(Command::parse(b"qUiT"), Ok(Command::Quit));
+        assert_eq!(Command::parse(b"ehlo client.example"), Ok(Command::Ehlo { name: "client.example" }));
+        assert_eq!(Command::parse(b"STARTTLS"), Ok(Command::StartTls));
+    }
+
+    #[test]
+    fn trailing_blanks_are_ignored() {
+        assert_eq!(Command::parse(b"DATA "), Ok(Command::Data));
+        assert_eq!(Command::parse(b"QUIT\t"), Ok(Command::Quit));
+    }
+
+    #[test]
+    fn mail_carries_path_size_and_body() {
+        let full = mail("MAIL FROM:<user@example.net> SIZE=1000 BODY=8BITMIME");
+        assert_eq!(full.reverse_path.map(|path| path.as_str()), Some("user@example.net"));
+        assert_eq!((full.size, full.body), (Some(1000), BodyType::EightBitMime));
+        let bounce = mail("MAIL FROM:<>");
+        assert_eq!((bounce.reverse_path, bounce.size, bounce.body), (None, None, BodyType::SevenBit));
+        assert!(mail("mail from: <user@example.net>").reverse_path.is_some());
+    }
+
+    #[test]
+    fn a_size_beyond_64_bits_is_large_not_wrong() {
+        assert_eq!(mail("MAIL FROM:<> SIZE=99999999999999999999").size, Some(u64::MAX));
+    }
+
+    #[test]
+    fn faults_are_told_apart() {
+        for (line, error) in [
+            (&b""[..], CommandError::Unknown),
+            (b"FOO", CommandError::Unknown),
+            (b"GET / HTTP/1.1", CommandError::Unknown),
+            (b"EXPN list", CommandError::NotImplemented),
+            (b"EHLO", CommandError::Argument),
+            (b"EHLO two words", CommandError::Argument),
+            (b"DATA now", CommandError::Argument),
+            (b"VRFY", CommandError::Argument),
+            (b"MAIL", CommandError::Argument),
+            (b"MAIL TO:<a@b>", CommandError::Argument),
+            (b"MAIL FROM:a@b", CommandError::Path(PathError::Syntax)),
+            (b"MAIL FROM:<a@b>SIZE=1", CommandError::Path(PathError::Syntax)),
+            (b"MAIL FROM:<a@b> SIZE=x", CommandError::ParameterValue),
+            (b"MAIL FROM:<a@b> SIZE=1 SIZE=2", CommandError::ParameterValue),
+            (b"MAIL FROM:<a@b> BODY=9BIT", CommandError::ParameterValue),
+            (b"MAIL FROM:<a@b> RET=FULL", CommandError::UnknownParameter),
+            (b"RCPT TO:<>", CommandError::Path(PathError::Syntax)),
+            (b"RCPT TO:<a@b> NOTIFY=NEVER", CommandError::UnknownParameter),
+            (b"NOOP \x01", CommandError::Syntax),
+            (b"NOOP \xff", CommandError::Syntax),
+        ] {
+            assert_eq!(Command::parse(line), Err(error), "{}", line.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,547 @@
+//! The state machine of one connection.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use memchr::memchr2;
+
+use super::command::{Command, Mail};
+use super::data::{DataFault, DataLimits, DataScanner};
+use super::envelope::{BodyType, Envelope, Protocol};
+use super::reply::{Closing, Extensions, LocalFault, Refusal, Reply};
+use crate::policy::RecipientDomains;
+use crate::spool::QueueId;
+
+/// What all sessions of a listener have in common.
+#[derive(Debug)]
+pub struct Settings {
+    pub hostname: Box<str>,
+    pub domains: RecipientDomains,
+    /// Wait for the client's next octet (RFC 5321 4.5.3.2.7).
+    pub idle_timeout: Duration,
+    pub tls_handshake_timeout: Duration,
+    pub commit_timeout: Duration,
+    /// Octets of a command line with its CRLF.
+    pub command_line_bytes_max: usize,
+    pub message_bytes_max: u64,
+    /// Octets of a line of message text with its CRLF.
+    pub text_line_bytes_max: u64,
+    pub recipients_max: usize,
+    /// Refused commands before 421.
+    pub errors_max: u32,
+    /// STARTTLS is announced and taken.
+    pub starttls: bool,
+}
+
+/// One connection, from greeting to close. It does no I/O: the driver owns socket, TLS, buffers, clock and spool.
+///
+/// The driver calls, in this order:
+///
+/// 1. [`open`](Self::open) once, or [`open_tls`](Self::open_tls) where TLS comes first;
+/// 2. [`handle_input`](Self::handle_input) with what the client sent, as long as [`wants_input`](Self::wants_input), obeying
+///    the [`Step`] each call returns;
+/// 3. [`handle_commit`](Self::handle_commit) when the spool answered an [`Action::Commit`],
+///    [`handle_tls_established`](Self::handle_tls_established) when the handshake after [`Action::StartTls`] is through;
+/// 4. [`handle_timeout`](Self::handle_timeout) when [`deadline`](Self::deadline) has passed.
+///
+/// Every call appends replies to `out`; they are to be sent before the returned action is carried out. After
+/// [`Action::Close`] the session takes nothing more.
+#[derive(Debug)]
+pub struct Session {
+    settings: Arc<Settings>,
+    client: IpAddr,
+    state: State,
+    greeted: bool,
+    /// TLS is active.
+    secure: bool,
+    helo: Option<Helo>,
+    /// A command line of which the end has not come yet.
+    line: Vec<u8>,
+    refused: u32,
+    deadline: Instant,
+}
+
+/// What the session waits for.
+#[derive(Debug)]
+enum State {
+    /// The TLS handshake.
+    ExpectTls,
+    /// A command outside a transaction, or within one.
+    ExpectCommand(Option<Transaction>),
+    /// The end of a command line that was too long.
+    ExpectLineEnd(Option<Transaction>),
+    /// Message octets. With a refusal the rest of the message is read and dropped.
+    ExpectData { transaction: Transaction, scanner: DataScanner, refusal: Option<LocalFault> },
+    /// The spool.
+    AwaitCommit,
+    /// Nothing: the connection is to be closed.
+    Closed,
+}
+
+#[derive(Debug)]
+struct Helo {
+    name: Box<str>,
+    extended: bool,
+}
+
+/// One mail transaction (RFC 5321 3.3).
+#[derive(Debug)]
+struct Transaction {
+    reverse_path: Box<str>,
+    recipients: Vec<Box<str>>,
+    body: BodyType,
+}
+
+/// What became of some input.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Step {
+    /// Octets of the input that are done with.
+    pub consumed: usize,
+    /// What those octets were.
+    pub octets: Octets,
+    pub action: Action,
+}
+
+/// What consumed octets were, which decides what the driver does with the memory they stand in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Octets {
+    /// A command, or nothing: the memory is free.
+    Command,
+    /// Message octets in wire form: to be kept, in order, until [`Action::Commit`].
+    Message,
+    /// Octets of a message that will be refused: they, and all of the message kept so far, are to be dropped.
+    Dropped,
+}
+
+/// What the driver does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Give more input: first what was not consumed, then what the client sends.
+    Continue,
+    /// Send the replies, then hand what the client sends to a TLS handshake.
+    StartTls,
+    /// The message is complete: make it durable, then call [`Session::handle_commit`].
+    Commit(Envelope),
+    /// Send the replies, then close.
+    Close,
+}
+
+impl Session {
+    /// A session in clear that has not greeted yet.
+    pub fn new(settings: Arc<Settings>, client: IpAddr, now: Instant) -> Self {
+        let deadline = now + settings.idle_timeout;
+        Self {
+            settings,
+            client,
+            state: State::ExpectCommand(None),
+            greeted: false,
+            secure: false,
+            helo: None,
+            line: Vec::new(),
+            refused: 0,
+            deadline,
+        }
+    }
+
+    /// Greets.
+    pub fn open(&mut self, out: &mut Vec<u8>) {
+        self.greeted = true;
+        Reply::Greeting { hostname: &self.settings.hostname }.write_to(out);
+    }
+
+    /// Waits for TLS before the greeting (RFC 8314 section 3.3).
+    pub fn open_tls(&mut self, now: Instant) {
+        self.await_tls(now);
+    }
+
+    /// Whether input is of use now. While false, the driver leaves it in the socket.
+    pub fn wants_input(&self) -> bool {
+        !matches!(self.state, State::AwaitCommit | State::Closed)
+    }
+
+    /// Whether the client is in the middle of something that a shutdown should let finish.
+    pub fn is_in_transaction(&self) -> bool {
+        !matches!(self.state, State::ExpectCommand(None) | State::ExpectTls | State::Closed)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Number of refused commands so far.
+    pub fn refused_commands(&self) -> u32 {
+        self.refused
+    }
+
+    /// Takes octets from the client. What is not consumed is to be presented again, with the action carried out before.
+    pub fn handle_input(&mut self, input: &[u8], now: Instant, out: &mut Vec<u8>) -> Step {
+        match &mut self.state {
+            State::ExpectData { .. } => {
+                self.deadline = now + self.settings.idle_timeout;
+                self.handle_data(input, now, out)
+            }
+            State::ExpectCommand(_) | State::ExpectLineEnd(_) => {
+                self.deadline = now + self.settings.idle_timeout;
+                self.handle_line_octets(input, now, out)
+            }
+            State::ExpectTls | State::AwaitCommit | State::Closed => {
+                Step { consumed: 0, octets: Octets::Command, action: Action::Continue }
+            }
+        }
+    }
+
+    /// The spool's answer to [`Action::Commit`].
+    pub fn handle_commit(
+        &mut self,
+        outcome: Result<QueueId, LocalFault>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
+        if !matches!(self.state, State::AwaitCommit) {
+            return;
+        }
+        match outcome {
+            Ok(id) => Reply::Queued { id }.write_to(out),
+            Err(fault) => Reply::Refused(Refusal::Local(fault)).write_to(out),
+        }
+        self.state = State::ExpectCommand(None);
+        self.deadline = now + self.settings.idle_timeout;
+    }
+
+    /// The handshake is through. Whatever was known from before is forgotten (RFC 3207 section 4.2).
+    pub fn handle_tls_established(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.helo = None;
+        self.secure = true;
+        self.state = State::ExpectCommand(None);
+        self.deadline = now + self.settings.idle_timeout;
+        if !self.greeted {
+            self.open(out);
+        }
+    }
+
+    /// The driver has no memory for more of this message: the rest is read and dropped, and the client told to come again.
+    pub fn refuse_message(&mut self, fault: LocalFault) {
+        if let State::ExpectData { refusal, .. } = &mut self.state {
+            refusal.get_or_insert(fault);
+        }
+    }
+
+    /// [`deadline`](Self::deadline) has passed.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<u8>) -> Action {
+        match self.state {
+            State::AwaitCommit => {
+                self.handle_commit(Err(LocalFault::CommitTimeout), now, out);
+                Action::Continue
+            }
+            // In the middle of a handshake there is nobody to read a reply.
+            State::ExpectTls | State::Closed => {
+                self.state = State::Closed;
+                Action::Close
+            }
+            _ => self.close(Closing::Timeout, out),
+        }
+    }
+
+    /// Ends the connection from our side.
+    pub fn close(&mut self, why: Closing, out: &mut Vec<u8>) -> Action {
+        Reply::Closing { hostname: &self.settings.hostname, why }.write_to(out);
+        self.state = State::Closed;
+        Action::Close
+    }
+
+    fn await_tls(&mut self, now: Instant) {
+        self.state = State::ExpectTls;
+        self.deadline = now + self.settings.tls_handshake_timeout;
+    }
+
+    fn handle_data(&mut self, input: &[u8], now: Instant, out: &mut Vec<u8>) -> Step {
+        let State::ExpectData { scanner, refusal, .. } = &mut self.state else {
+            return Step { consumed: 0, octets: Octets::Command, action: Action::Continue };
+        };
+        let scanned = scanner.scan(input);
+        let refusal = refusal
+            .map(Refusal::Local)
+            .or_else(|| scanner.fault().map(Refusal::Data));
+        let octets = if refusal.is_some() { Octets::Dropped } else { Octets::Message };
+        let action = match (scanned.complete, refusal) {
+            (false, _) => Action::Continue,
+            (true, Some(refusal)) => self.end_refused_message(refusal, out),
+            (true, None) => self.end_message(now),
+        };
+        Step { consumed: scanned.consumed, octets, action }
+    }
+
+    fn end_message(&mut self, now: Instant) -> Action {
+        let State::ExpectData { transaction, .. } =
+            std::mem::replace(&mut self.state, State::AwaitCommit)
+        else {
+            return Action::Continue;
+        };
+        self.deadline = now + self.settings.commit_timeout;
+        Action::Commit(self.envelope(transaction))
+    }
+
+    /// The message was read to its end and is not taken. After a bare CR or LF the two sides may disagree on where messages
+    /// end, so nothing more is read from this client.
+    fn end_refused_message(&mut self, refusal: Refusal, out: &mut Vec<u8>) -> Action {
+        self.state = State::ExpectCommand(None);
+        Reply::Refused(refusal).write_to(out);
+        self.refused += 1;
+        match refusal {
+            Refusal::Data(DataFault::BareLf | DataFault::BareCr) => {
+                self.state = State::Closed;
+                Action::Close
+            }
+            _ => Action::Continue,
+        }
+    }
+
+    fn envelope(&self, transaction: Transaction) -> Envelope {
+        let extended = self.helo.as_ref().is_some_and(|helo| helo.extended);
+        let protocol = match (extended, self.secure) {
+            (_, true) => Protocol::Esmtps,
+            (true, false) => Protocol::Esmtp,
+            (false, false) => Protocol::Smtp,
+        };
+        Envelope {
+            reverse_path: transaction.reverse_path,
+            recipients: transaction.recipients,
+            client: self.client,
+            helo: self.helo.as_ref().map(|helo| helo.name.clone()).unwrap_or_default(),
+            protocol,
+            body: transaction.body,
+        }
+    }
+
+    /// Takes one command line, or the piece of one that is there.
+    fn handle_line_octets(&mut self, input: &[u8], now: Instant, out: &mut Vec<u8>) -> Step {
+        let step = |consumed, action| Step { consumed, octets: Octets::Command, action };
+        let (piece, consumed) = match self.line_piece(input) {
+            LinePiece::Whole { piece, consumed } => (piece, consumed),
+            LinePiece::Partial => {
+                self.keep_partial_line(input);
+                return step(input.len(), Action::Continue);
+            }
+            LinePiece::BareLineEnd => {
+                return step(input.len(), self.close(Closing::BareLineEnd, out));
+            }
+        };
+        let behind = input.len() > consumed;
+        if let State::ExpectLineEnd(transaction) = &mut self.state {
+            self.state = State::ExpectCommand(transaction.take());
+            self.line.clear();
+            return step(consumed, self.refuse(Refusal::LineTooLong, out));
+        }
+        let action = if self.line.is_empty() {
+            self.handle_line(piece, behind, now, out)
+        } else {
+            let mut line = std::mem::take(&mut self.line);
+            line.extend_from_slice(piece);
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+            self.handle_line(&line, behind, now, out)
+        };
+        step(consumed, action)
+    }
+
+    /// Looks for the line end in `input`, with what [`Self::line`] already holds before it.
+    fn line_piece<'i>(&self, input: &'i [u8]) -> LinePiece<'i> {
+        let cr_before = self.line.last() == Some(&b'\r');
+        if cr_before && !input.is_empty() {
+            // The CR that waited decides now.
+            return match input.first() {
+                Some(b'\n') => LinePiece::Whole { piece: &[], consumed: 1 },
+                _ => LinePiece::BareLineEnd,
+            };
+        }
+        let Some(end) = memchr2(b'\r', b'\n', input) else { return LinePiece::Partial };
+        match (input.get(end), input.get(end + 1)) {
+            (Some(b'\r'), Some(b'\n')) => LinePiece::Whole {
+                piece: input.get(..end).unwrap_or_default(),
+                consumed: end + 2,
+            },
+            (Some(b'\r'), None) => LinePiece::Partial,
+            _ => LinePiece::BareLineEnd,
+        }
+    }
+
+    /// Copies an unfinished command line out of the receive buffer, which is then free for others. Beyond the limit only
+    /// its end matters.
+    fn keep_partial_line(&mut self, input: &[u8]) {
+        let too_long = self.line.len() + input.len() > self.settings.command_line_bytes_max;
+        if let State::ExpectCommand(transaction) = &mut self.state
+            && too_long
+        {
+            self.state = State::ExpectLineEnd(transaction.take());
+        }
+        if matches!(self.state, State::ExpectLineEnd(_)) {
+            self.line.clear();
+            if input.last() == Some(&b'\r') {
+                self.line.push(b'\r');
+            }
+        } else {
+            self.line.extend_from_slice(input);
+        }
+    }
+
+    /// Takes one line without its CRLF; `behind` says whether octets are buffered after it.
+    fn handle_line(
+        &mut self,
+        line: &[u8],
+        behind: bool,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Action {
+        if line.len() + b"\r\n".len() > self.settings.command_line_bytes_max {
+            return self.refuse(Refusal::LineTooLong, out);
+        }
+        match Command::parse(line) {
+            Ok(command) => self.handle_command(command, behind, now, out),
+            Err(error) => self.refuse(Refusal::Command(error), out),
+        }
+    }
+
+    fn handle_command(
+        &mut self,
+        command: Command<'_>,
+        behind: bool,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Action {
+        match command {
+            Command::Ehlo { name } => self.hello(name, true, out),
+            Command::Helo { name } => self.hello(name, false, out),
+            Command::Mail(mail) => self.mail(&mail, out),
+            Command::Rcpt { path } => {
+                self.rcpt(path.as_str(), path.domain(), path.is_bare_postmaster(), out)
+            }
+            Command::Data => self.data(out),
+            Command::Rset => {
+                self.state = State::ExpectCommand(None);
+                self.accept(Reply::Ok, out)
+            }
+            Command::Noop => self.accept(Reply::Ok, out),
+            Command::Vrfy => self.accept(Reply::CannotVerify, out),
+            Command::Help => self.accept(Reply::Help, out),
+            Command::StartTls => self.starttls(behind, now, out),
+            Command::Quit => {
+                Reply::Goodbye { hostname: &self.settings.hostname }.write_to(out);
+                self.state = State::Closed;
+                Action::Close
+            }
+        }
+    }
+
+    /// EHLO and HELO also clear the transaction (RFC 5321 4.1.4).
+    fn hello(&mut self, name: &str, extended: bool, out: &mut Vec<u8>) -> Action {
+        self.helo = Some(Helo { name: name.into(), extended });
+        self.state = State::ExpectCommand(None);
+        let hostname = &self.settings.hostname;
+        if extended {
+            let extensions = Extensions {
+                message_bytes_max: self.settings.message_bytes_max,
+                starttls: self.settings.starttls && !self.secure,
+            };
+            Reply::Ehlo { hostname, extensions }.write_to(out);
+        } else {
+            Reply::Helo { hostname }.write_to(out);
+        }
+        Action::Continue
+    }
+
+    fn mail(&mut self, mail: &Mail<'_>, out: &mut Vec<u8>) -> Action {
+        if self.helo.is_none() {
+            return self.refuse(Refusal::HeloFirst, out);
+        }
+        if matches!(self.state, State::ExpectCommand(Some(_))) {
+            return self.refuse(Refusal::NestedMail, out);
+        }
+        if mail.size.is_some_and(|size| size > self.settings.message_bytes_max) {
+            return self.refuse(Refusal::DeclaredTooBig, out);
+        }
+        self.state = State::ExpectCommand(Some(Transaction {
+            reverse_path: mail.reverse_path.map(|path| path.as_str()).unwrap_or_default().into(),
+            recipients: Vec::new(),
+            body: mail.body,
+        }));
+        self.accept(Reply::SenderOk, out)
+    }
+
+    fn rcpt(&mut self, path: &str, domain: &str, postmaster: bool, out: &mut Vec<u8>) -> Action {
+        let settings = Arc::clone(&self.settings);
+        let State::ExpectCommand(Some(transaction)) = &mut self.state else {
+            return self.refuse(Refusal::MailFirst, out);
+        };
+        if !postmaster && !settings.domains.accepts(domain) {
+            return self.refuse(Refusal::RelayDenied, out);
+        }
+        if transaction.recipients.len() >= settings.recipients_max {
+            // RFC 5321 4.5.3.1.10: 452, and the client sends the message to those it has. Not the client's error.
+            return self.accept(Reply::Refused(Refusal::TooManyRecipients), out);
+        }
+        transaction.recipients.push(path.into());
+        self.accept(Reply::RecipientOk, out)
+    }
+
+    fn data(&mut self, out: &mut Vec<u8>) -> Action {
+        match std::mem::replace(&mut self.state, State::ExpectCommand(None)) {
+            State::ExpectCommand(Some(transaction)) if !transaction.recipients.is_empty() => {
+                let limits = DataLimits {
+                    message_bytes_max: self.settings.message_bytes_max,
+                    line_bytes_max: self.settings.text_line_bytes_max,
+                };
+                let scanner = DataScanner::new(limits);
+                self.state = State::ExpectData { transaction, scanner, refusal: None };
+                self.accept(Reply::StartData, out)
+            }
+            State::ExpectCommand(Some(transaction)) => {
+                self.state = State::ExpectCommand(Some(transaction));
+                self.refuse(Refusal::RecipientsFirst, out)
+            }
+            _ => self.refuse(Refusal::MailFirst, out),
+        }
+    }
+
+    fn starttls(&mut self, behind: bool, now: Instant, out: &mut Vec<u8>) -> Action {
+        if self.secure {
+            return self.refuse(Refusal::TlsAlreadyActive, out);
+        }
+        if !self.settings.starttls {
+            return self.refuse(Refusal::TlsUnavailable, out);
+        }
+        if behind {
+            // What came in the same breath was sent in clear by the client, or put there by someone in the path.
+            return self.close(Closing::PipelinedStartTls, out);
+        }
+        Reply::ReadyForTls.write_to(out);
+        self.await_tls(now);
+        Action::StartTls
+    }
+
+    fn accept(&self, reply: Reply<'_>, out: &mut Vec<u8>) -> Action {
+        reply.write_to(out);
+        Action::Continue
+    }
+
+    fn refuse(&mut self, refusal: Refusal, out: &mut Vec<u8>) -> Action {
+        Reply::Refused(refusal).write_to(out);
+        self.refused += 1;
+        if self.refused >= self.settings.errors_max {
+            return self.close(Closing::TooManyErrors, out);
+        }
+        Action::Continue
+    }
+}
+
+/// Where a command line ends, seen from the input at hand.
+enum LinePiece<'i> {
+    /// The line's last octets, without CRLF, and how much of the input they and the CRLF take.
+    Whole { piece: &'i [u8], consumed: usize },
+    Partial,
+    /// RFC 5321 2.3.8: CR and LF only ever together.
+    BareLineEnd,
+}
