@@ -59,6 +59,7 @@ pub struct Session {
     /// A command line of which the end has not come yet.
     line: Vec<u8>,
     refused: u32,
+    refused_messages: u32,
     deadline: Instant,
 }
 
@@ -76,7 +77,7 @@ enum State {
     /// The spool.
     AwaitCommit,
     /// Nothing: the connection is to be closed.
-    Closed,
+    Closed { by_client: bool },
 }
 
 #[derive(Debug)]
@@ -141,6 +142,7 @@ impl Session {
             helo: None,
             line: Vec::new(),
             refused: 0,
+            refused_messages: 0,
             deadline,
         }
     }
@@ -158,12 +160,30 @@ impl Session {
 
     /// Whether input is of use now. While false, the driver leaves it in the socket.
     pub fn wants_input(&self) -> bool {
-        !matches!(self.state, State::AwaitCommit | State::Closed)
+        !matches!(self.state, State::AwaitCommit | State::Closed { .. })
     }
 
     /// Whether the client is in the middle of something that a shutdown should let finish.
     pub fn is_in_transaction(&self) -> bool {
-        !matches!(self.state, State::ExpectCommand(None) | State::ExpectTls | State::Closed)
+        !matches!(
+            self.state,
+            State::ExpectCommand(None) | State::ExpectTls | State::Closed { .. }
+        )
+    }
+
+    /// Whether a message is being received, also one that will be refused.
+    pub fn is_receiving_message(&self) -> bool {
+        matches!(self.state, State::ExpectData { .. })
+    }
+
+    /// Whether the handshake is not through yet.
+    pub fn is_awaiting_tls(&self) -> bool {
+        matches!(self.state, State::ExpectTls)
+    }
+
+    /// Whether the client said QUIT: it will send nothing more and closes by itself.
+    pub fn is_closed_by_client(&self) -> bool {
+        matches!(self.state, State::Closed { by_client: true })
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
@@ -174,6 +194,11 @@ impl Session {
     /// Number of refused commands so far.
     pub fn refused_commands(&self) -> u32 {
         self.refused
+    }
+
+    /// Number of messages read to their end and refused so far.
+    pub fn refused_messages(&self) -> u32 {
+        self.refused_messages
     }
 
     /// Takes octets from the client. What is not consumed is to be presented again, with the action carried out before.
@@ -187,7 +212,7 @@ impl Session {
                 self.deadline = now + self.settings.idle_timeout;
                 self.handle_line_octets(input, now, out)
             }
-            State::ExpectTls | State::AwaitCommit | State::Closed => {
+            State::ExpectTls | State::AwaitCommit | State::Closed { .. } => {
                 Step { consumed: 0, octets: Octets::Command, action: Action::Continue }
             }
         }
@@ -205,7 +230,10 @@ impl Session {
         }
         match outcome {
             Ok(id) => Reply::Queued { id }.write_to(out),
-            Err(fault) => Reply::Refused(Refusal::Local(fault)).write_to(out),
+            Err(fault) => {
+                self.refused_messages += 1;
+                Reply::Refused(Refusal::Local(fault)).write_to(out);
+            }
         }
         self.state = State::ExpectCommand(None);
         self.deadline = now + self.settings.idle_timeout;
@@ -237,8 +265,8 @@ impl Session {
                 Action::Continue
             }
             // In the middle of a handshake there is nobody to read a reply.
-            State::ExpectTls | State::Closed => {
-                self.state = State::Closed;
+            State::ExpectTls | State::Closed { .. } => {
+                self.state = State::Closed { by_client: false };
                 Action::Close
             }
             _ => self.close(Closing::Timeout, out),
@@ -248,7 +276,7 @@ impl Session {
     /// Ends the connection from our side.
     pub fn close(&mut self, why: Closing, out: &mut Vec<u8>) -> Action {
         Reply::Closing { hostname: &self.settings.hostname, why }.write_to(out);
-        self.state = State::Closed;
+        self.state = State::Closed { by_client: false };
         Action::Close
     }
 
@@ -289,10 +317,10 @@ impl Session {
     fn end_refused_message(&mut self, refusal: Refusal, out: &mut Vec<u8>) -> Action {
         self.state = State::ExpectCommand(None);
         Reply::Refused(refusal).write_to(out);
-        self.refused += 1;
+        self.refused_messages += 1;
         match refusal {
             Refusal::Data(DataFault::BareLf | DataFault::BareCr) => {
-                self.state = State::Closed;
+                self.state = State::Closed { by_client: false };
                 Action::Close
             }
             _ => Action::Continue,
@@ -430,7 +458,7 @@ impl Session {
             Command::StartTls => self.starttls(behind, now, out),
             Command::Quit => {
                 Reply::Goodbye { hostname: &self.settings.hostname }.write_to(out);
-                self.state = State::Closed;
+                self.state = State::Closed { by_client: true };
                 Action::Close
             }
         }

@@ -1,1 +1,69 @@
+//! Certificates: from PEM files to DER in memory, or a self-signed one kept in the state folder.
 
+mod self_signed;
+
+use std::path::{Path, PathBuf};
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::{CertificateFiles, TlsConfig};
+
+/// A certificate chain, leaf first, with its private key.
+#[derive(Debug)]
+pub struct Credential {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+    /// The chain's file, for messages.
+    pub source: PathBuf,
+}
+
+impl Clone for Credential {
+    fn clone(&self) -> Self {
+        let key = self.key.clone_key();
+        Self { chain: self.chain.clone(), key, source: self.source.clone() }
+    }
+}
+
+/// Why the certificates cannot be used. Each names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    #[error("{}: {reason}: expected PEM certificates, leaf first", path.display())]
+    Chain { path: PathBuf, reason: String },
+    #[error("{}: no certificate in the file: expected PEM certificates, leaf first", path.display())]
+    EmptyChain { path: PathBuf },
+    #[error("{}: {reason}: expected a PEM private key (PKCS#8, SEC1 or PKCS#1), not encrypted", path.display())]
+    Key { path: PathBuf, reason: String },
+    #[error("{}: cannot keep the self-signed certificate: {source}", path.display())]
+    Store { path: PathBuf, source: std::io::Error },
+    #[error("cannot make a self-signed certificate for {hostname:?}: {reason}")]
+    SelfSigned { hostname: String, reason: String },
+}
+
+/// Loads the configured certificates in the operator's order; without any, the self-signed one.
+pub fn load(
+    config: &TlsConfig,
+    hostname: &str,
+    state_dir: &Path,
+) -> Result<Vec<Credential>, CredentialError> {
+    if config.certificates.is_empty() {
+        return self_signed::load_or_create(hostname, state_dir).map(|credential| vec![credential]);
+    }
+    config.certificates.iter().map(read_files).collect()
+}
+
+fn read_files(files: &CertificateFiles) -> Result<Credential, CredentialError> {
+    let chain_error =
+        |reason: String| CredentialError::Chain { path: files.chain.clone(), reason };
+    let chain = CertificateDer::pem_file_iter(&files.chain)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| chain_error(error.to_string()))?;
+    if chain.is_empty() {
+        return Err(CredentialError::EmptyChain { path: files.chain.clone() });
+    }
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| CredentialError::Key {
+        path: files.key.clone(),
+        reason: error.to_string(),
+    })?;
+    Ok(Credential { chain, key, source: files.chain.clone() })
+}

@@ -98,6 +98,11 @@ impl BufferPool {
     pub fn lent(&self) -> usize {
         self.lent
     }
+
+    /// Buffers that can be lent now.
+    pub fn available(&self) -> usize {
+        self.buffers_max - self.lent
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,19 @@
 //! One pinned thread per CPU: a mio loop that owns its listeners, its connections and their buffers.
+//!
+//! A turn of the loop: wait for the poll, read the clock once, open the mailbox, serve ready sockets, go on with connections
+//! that gave way to others, fire deadlines. Nothing in it waits for disk, DNS, another thread or a slow client.
 
+mod admission;
 pub mod buffers;
 pub mod clock;
+mod connection;
+pub mod listener;
+mod mailbox;
+mod run;
+mod timers;
+pub mod tls;
+mod window;
+
+pub use admission::Admission;
+pub use mailbox::{CompletionPost, MailboxSender};
+pub use run::{Listening, PreparedWorker, WorkerParts};

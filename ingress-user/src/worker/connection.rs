@@ -1,0 +1,514 @@
+//! One client connection: socket, TLS, received octets and replies around a [`Session`].
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown};
+use std::time::{Duration, Instant};
+
+use mio::Interest;
+use mio::net::TcpStream;
+
+use super::buffers::{BufferPool, Chunk};
+use super::clock::Now;
+use super::tls::{TlsContext, TlsEvent, TlsStream};
+use super::timers::Tick;
+use super::window::{Framing, Space, Window};
+use crate::metrics::WorkerMetrics;
+use crate::smtp::envelope::Envelope;
+use crate::smtp::reply::{Closing, LocalFault};
+use crate::smtp::{Action, Octets, Session};
+use crate::spool::QueueId;
+
+/// Receives for one connection before others have their turn.
+const RECEIVES_PER_TURN_MAX: usize = 16;
+
+/// Replies beyond this wait until the client has taken them; nothing more is read from it meanwhile.
+const OUTPUT_BYTES_PAUSE: usize = 16 * 1024;
+
+/// How long a closing connection waits for the client to take the last replies.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long octets of a client we have closed on are read and dropped, so that the kernel's reset does not overtake the
+/// last reply (RFC 9293 3.6.1 and its well-known consequence).
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a connection uses of its worker during a turn of the loop.
+pub struct Turn<'w> {
+    pub now: Now,
+    pub pool: &'w mut BufferPool,
+    pub scratch: &'w mut Scratch,
+    pub tls: &'w TlsContext,
+    pub metrics: &'w WorkerMetrics,
+}
+
+/// Memory that connections share, because each uses it only while it has its turn.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Replies before encryption.
+    replies: Vec<u8>,
+    /// Octets for the socket.
+    output: Vec<u8>,
+}
+
+/// Why a connection gave up its turn.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Until the socket is ready, the spool has answered or the deadline has passed.
+    Wait,
+    /// It has more to do and let others go first.
+    Again,
+    /// It needs a receive buffer and there is none.
+    AwaitBuffer,
+    /// A message is complete; [`Connection::commit`] is awaited.
+    Submit { envelope: Envelope, body: Vec<Chunk> },
+    /// It is over: drop it.
+    Closed,
+}
+
+/// What a connection is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// The session is over; its last replies are on their way.
+    Flushing { until: Instant },
+    /// All is sent and our side is shut; the client's octets are dropped until it closes too.
+    Lingering { until: Instant },
+}
+
+pub struct Connection {
+    socket: TcpStream,
+    client: IpAddr,
+    session: Session,
+    /// Boxed: most connections never have one.
+    tls: Option<Box<TlsStream>>,
+    window: Window,
+    /// Octets the socket has not taken yet; without memory of its own while empty.
+    output: Vec<u8>,
+    phase: Phase,
+    /// The socket may have something, as far as edge-triggered events and short reads tell.
+    readable: bool,
+    /// The client will send nothing more.
+    read_closed: bool,
+    /// What the poll is registered for.
+    pub interest: Interest,
+    /// The timer entry that counts; others of this connection are stale.
+    pub timer: Option<Tick>,
+}
+
+/// What the octets at hand led to.
+enum Processed {
+    NeedInput,
+    Paused,
+    Submit(Envelope),
+    Close,
+}
+
+impl Connection {
+    /// Greets, or waits for TLS first.
+    pub fn new(
+        socket: TcpStream,
+        client: IpAddr,
+        mut session: Session,
+        implicit_tls: bool,
+        turn: &mut Turn<'_>,
+    ) -> Self {
+        let mut output = std::mem::take(&mut turn.scratch.output);
+        let tls = implicit_tls.then(|| Box::new(TlsStream::accept()));
+        if implicit_tls {
+            session.open_tls(turn.now.monotonic);
+        } else {
+            session.open(&mut output);
+        }
+        Self {
+            socket,
+            client,
+            session,
+            tls,
+            window: Window::default(),
+            output,
+            phase: Phase::Serving,
+            readable: false,
+            read_closed: false,
+            interest: Interest::READABLE,
+            timer: None,
+        }
+    }
+
+    pub fn client(&self) -> IpAddr {
+        self.client
+    }
+
+    pub fn socket_mut(&mut self) -> &mut TcpStream {
+        &mut self.socket
+    }
+
+    /// The poll said the socket is readable; `closed` when the client has shut its side.
+    pub fn note_readable(&mut self, closed: bool) {
+        self.readable = true;
+        self.read_closed |= closed;
+    }
+
+    /// When [`timeout`](Self::timeout) is to be called.
+    pub fn deadline(&self) -> Instant {
+        match self.phase {
+            Phase::Serving => self.session.deadline(),
+            Phase::Flushing { until } | Phase::Lingering { until } => until,
+        }
+    }
+
+    /// What the poll should tell: writable only matters while output waits.
+    pub fn wanted_interest(&self) -> Interest {
+        if self.output.is_empty() {
+            Interest::READABLE
+        } else {
+            Interest::READABLE | Interest::WRITABLE
+        }
+    }
+
+    /// Whether a shutdown may end this connection now.
+    pub fn is_idle(&self) -> bool {
+        self.phase == Phase::Serving && !self.session.is_in_transaction()
+    }
+
+    /// Goes on as far as possible without waiting.
+    pub fn drive(&mut self, turn: &mut Turn<'_>) -> Outcome {
+        self.borrow_output(turn);
+        let commands_before = self.session.refused_commands();
+        let messages_before = self.session.refused_messages();
+        let outcome = match self.phase {
+            Phase::Serving => self.serve(turn),
+            Phase::Flushing { .. } => self.finish(turn),
+            Phase::Lingering { .. } => self.linger(turn),
+        };
+        let commands = self.session.refused_commands() - commands_before;
+        turn.metrics.commands_refused.add(u64::from(commands));
+        let messages = self.session.refused_messages() - messages_before;
+        turn.metrics.messages_refused.add(u64::from(messages));
+        self.window.settle(turn.pool);
+        self.return_output(turn);
+        outcome
+    }
+
+    /// The spool has answered.
+    pub fn commit(&mut self, outcome: Result<QueueId, LocalFault>, turn: &mut Turn<'_>) -> Outcome {
+        self.borrow_output(turn);
+        let now = turn.now.monotonic;
+        if outcome.is_err() {
+            turn.metrics.messages_refused.increment();
+        }
+        self.say(turn, |session, out| session.handle_commit(outcome, now, out));
+        self.drive(turn)
+    }
+
+    /// The deadline has passed.
+    pub fn timeout(&mut self, turn: &mut Turn<'_>) -> Outcome {
+        if self.phase != Phase::Serving {
+            return Outcome::Closed;
+        }
+        self.borrow_output(turn);
+        if self.tls.as_ref().is_some_and(|tls| !tls.is_established()) {
+            self.tls_failed("timeout", turn);
+        }
+        let now = turn.now.monotonic;
+        match self.say(turn, |session, out| session.handle_timeout(now, out)) {
+            Action::Close => self.begin_close(turn),
+            _ => self.drive(turn),
+        }
+    }
+
+    /// We end the connection, with a last word.
+    pub fn turn_away(&mut self, why: Closing, turn: &mut Turn<'_>) -> Outcome {
+        if self.phase != Phase::Serving {
+            return Outcome::Wait;
+        }
+        self.borrow_output(turn);
+        if self.tls.as_ref().is_none_or(|tls| tls.is_established()) {
+            self.say(turn, |session, out| session.close(why, out));
+        }
+        self.begin_close(turn)
+    }
+
+    /// Gives all buffers back. The connection is to be dropped next.
+    pub fn release(&mut self, pool: &mut BufferPool) {
+        self.window.close(pool);
+    }
+
+    fn serve(&mut self, turn: &mut Turn<'_>) -> Outcome {
+        for _ in 0..RECEIVES_PER_TURN_MAX {
+            let processed = self.process(turn);
+            if let Processed::Close = processed {
+                return self.begin_close(turn);
+            }
+            if self.flush().is_err() {
+                return Outcome::Closed;
+            }
+            match processed {
+                Processed::Submit(envelope) => return self.submit(envelope, turn),
+                Processed::Paused if self.output.is_empty() => continue,
+                _ if !self.output.is_empty() || !self.session.wants_input() => return Outcome::Wait,
+                _ if !self.readable => return Outcome::Wait,
+                _ => {}
+            }
+            if let Some(outcome) = self.receive(turn) {
+                return outcome;
+            }
+        }
+        Outcome::Again
+    }
+
+    /// Hands the message over. Without a buffer for what stands behind it, the client is told to come again.
+    fn submit(&mut self, envelope: Envelope, turn: &mut Turn<'_>) -> Outcome {
+        match self.window.take_message(turn.pool) {
+            Some(body) => Outcome::Submit { envelope, body },
+            None => {
+                self.window.drop_message(turn.pool);
+                self.commit(Err(LocalFault::NoBuffers), turn)
+            }
+        }
+    }
+
+    /// Feeds what has been received to TLS and the session.
+    fn process(&mut self, turn: &mut Turn<'_>) -> Processed {
+        loop {
+            match self.process_plain(turn) {
+                Processed::NeedInput => {}
+                other => return other,
+            }
+            if self.tls.is_none() {
+                return Processed::NeedInput;
+            }
+            match self.process_sealed(turn) {
+                Some(processed) => return processed,
+                None => continue,
+            }
+        }
+    }
+
+    fn process_plain(&mut self, turn: &mut Turn<'_>) -> Processed {
+        let now = turn.now.monotonic;
+        let processed = loop {
+            let input = self.window.plain();
+            if input.is_empty() || !self.session.wants_input() {
+                break Processed::NeedInput;
+            }
+            let replies =
+                if self.tls.is_some() { &mut turn.scratch.replies } else { &mut self.output };
+            if replies.len() > OUTPUT_BYTES_PAUSE {
+                break Processed::Paused;
+            }
+            let step = self.session.handle_input(input, now, replies);
+            match step.octets {
+                Octets::Command => self.window.consume(step.consumed),
+                Octets::Message => self.window.keep(step.consumed),
+                Octets::Dropped => {
+                    self.window.consume(step.consumed);
+                    self.window.drop_message(turn.pool);
+                }
+            }
+            match step.action {
+                Action::Continue if step.consumed == 0 => break Processed::NeedInput,
+                Action::Continue => {}
+                Action::StartTls => {
+                    self.tls = Some(Box::new(TlsStream::accept()));
+                    self.window.seal();
+                    break Processed::NeedInput;
+                }
+                Action::Commit(envelope) => break Processed::Submit(envelope),
+                Action::Close => break Processed::Close,
+            }
+        };
+        if self.encrypt_replies(turn).is_err() { Processed::Close } else { processed }
+    }
+
+    /// Opens the next record. `None`: there may be plain octets now, or another record.
+    fn process_sealed(&mut self, turn: &mut Turn<'_>) -> Option<Processed> {
+        if !self.session.wants_input() && self.tls.as_ref().is_some_and(|tls| tls.is_established())
+        {
+            return Some(Processed::NeedInput);
+        }
+        let tls = self.tls.as_mut()?;
+        let advance = match tls.advance(self.window.sealed_mut(), turn.tls, &mut self.output) {
+            Ok(advance) => advance,
+            Err(failure) => {
+                self.tls_failed(&failure, turn);
+                return Some(Processed::Close);
+            }
+        };
+        match advance.event {
+            TlsEvent::Plaintext(plain) => {
+                self.window.unsealed(advance.used, plain);
+                None
+            }
+            TlsEvent::Established => {
+                self.window.unsealed(advance.used, 0..0);
+                turn.metrics.tls_handshakes_completed.increment();
+                let now = turn.now.monotonic;
+                self.say(turn, |session, out| session.handle_tls_established(now, out));
+                None
+            }
+            TlsEvent::NeedInput => {
+                self.window.unsealed(advance.used, 0..0);
+                Some(Processed::NeedInput)
+            }
+            TlsEvent::PeerClosed => Some(Processed::Close),
+        }
+    }
+
+    /// Takes octets off the socket once. `None`: something came.
+    fn receive(&mut self, turn: &mut Turn<'_>) -> Option<Outcome> {
+        let framing = self.framing();
+        match self.window.make_space(framing, turn.pool) {
+            Space::Free => {}
+            Space::NoBuffer => return Some(Outcome::AwaitBuffer),
+            Space::Stuck => return Some(self.stuck(framing, turn)),
+        }
+        let space = self.window.space(framing);
+        let asked = space.len();
+        match self.socket.read(space) {
+            Ok(0) => Some(self.client_closed(turn)),
+            Ok(count) => {
+                // Short: the socket is drained, and the next octet raises an edge. A close that has been announced
+                // raises none.
+                self.readable = count == asked || self.read_closed;
+                self.window.received(count, framing);
+                None
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readable = false;
+                Some(Outcome::Wait)
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => None,
+            Err(_reset) => Some(self.client_closed(turn)),
+        }
+    }
+
+    /// The buffer is full of something that cannot be used. In a message it means that the pool had no second buffer: the
+    /// message is given up, which frees this one. Else it is a TLS message longer than any real one.
+    fn stuck(&mut self, framing: Framing, turn: &mut Turn<'_>) -> Outcome {
+        if self.session.is_receiving_message() && framing != Framing::Handshake {
+            self.session.refuse_message(LocalFault::NoBuffers);
+            self.window.drop_message(turn.pool);
+            return Outcome::Again;
+        }
+        self.tls_failed("a handshake message exceeds the receive buffer", turn);
+        self.begin_close(turn)
+    }
+
+    fn client_closed(&mut self, turn: &mut Turn<'_>) -> Outcome {
+        if self.session.is_awaiting_tls() {
+            self.tls_failed("connection closed by the client", turn);
+        }
+        Outcome::Closed
+    }
+
+    fn tls_failed(&self, reason: impl std::fmt::Display, turn: &Turn<'_>) {
+        if self.session.is_awaiting_tls() {
+            turn.metrics.tls_handshakes_failed.increment();
+            tracing::info!(client = %self.client, %reason, "TLS handshake failed");
+        } else {
+            tracing::info!(client = %self.client, %reason, "TLS connection broke");
+        }
+    }
+
+    fn framing(&self) -> Framing {
+        match &self.tls {
+            None => Framing::Clear,
+            Some(tls) if tls.is_established() => Framing::Records,
+            Some(_) => Framing::Handshake,
+        }
+    }
+
+    /// Lets the session speak, in clear or through TLS.
+    fn say<T>(
+        &mut self,
+        turn: &mut Turn<'_>,
+        speak: impl FnOnce(&mut Session, &mut Vec<u8>) -> T,
+    ) -> T {
+        if self.tls.is_none() {
+            return speak(&mut self.session, &mut self.output);
+        }
+        let said = speak(&mut self.session, &mut turn.scratch.replies);
+        // Without TLS traffic there is nobody to hear it; the caller closes.
+        let _ = self.encrypt_replies(turn);
+        said
+    }
+
+    fn encrypt_replies(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
+        let replies = &mut turn.scratch.replies;
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        if replies.is_empty() {
+            return Ok(());
+        }
+        let encrypted = tls.encrypt(replies, &mut self.output);
+        replies.clear();
+        encrypted.map_err(io::Error::other)
+    }
+
+    fn begin_close(&mut self, turn: &mut Turn<'_>) -> Outcome {
+        if let Some(tls) = &mut self.tls {
+            tls.close(&mut self.output);
+        }
+        self.window.close(turn.pool);
+        self.phase = Phase::Flushing { until: turn.now.monotonic + FLUSH_TIMEOUT };
+        self.finish(turn)
+    }
+
+    fn finish(&mut self, turn: &mut Turn<'_>) -> Outcome {
+        if self.flush().is_err() {
+            return Outcome::Closed;
+        }
+        if !self.output.is_empty() {
+            return Outcome::Wait;
+        }
+        let client_is_done = self.session.is_closed_by_client() && !self.readable;
+        if client_is_done || self.socket.shutdown(Shutdown::Write).is_err() {
+            return Outcome::Closed;
+        }
+        self.phase = Phase::Lingering { until: turn.now.monotonic + LINGER_TIMEOUT };
+        self.readable = true;
+        self.linger(turn)
+    }
+
+    fn linger(&mut self, turn: &mut Turn<'_>) -> Outcome {
+        for _ in 0..RECEIVES_PER_TURN_MAX {
+            if self.window.make_space(Framing::Clear, turn.pool) != Space::Free {
+                return Outcome::Closed;
+            }
+            match self.socket.read(self.window.space(Framing::Clear)) {
+                Ok(0) => return Outcome::Closed,
+                Ok(_dropped) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Outcome::Wait,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_reset) => return Outcome::Closed,
+            }
+        }
+        Outcome::Again
+    }
+
+    /// Sends what the socket takes. An error means the connection is gone.
+    fn flush(&mut self) -> io::Result<()> {
+        let mut sent = 0;
+        while let Some(rest) = self.output.get(sent..).filter(|rest| !rest.is_empty()) {
+            match self.socket.write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.output.drain(..sent);
+        Ok(())
+    }
+
+    fn borrow_output(&mut self, turn: &mut Turn<'_>) {
+        if self.output.capacity() == 0 {
+            self.output = std::mem::take(&mut turn.scratch.output);
+        }
+    }
+
+    fn return_output(&mut self, turn: &mut Turn<'_>) {
+        if self.output.is_empty() {
+            turn.scratch.output = std::mem::take(&mut self.output);
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! The loop of a worker.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
+
+use super::admission::Admission;
+use super::buffers::{BufferPool, Chunk};
+use super::clock::Now;
+use super::connection::{Connection, Outcome, Scratch, Turn};
+use super::listener;
+use super::mailbox::{Letter, Mailbox, MailboxSender};
+use super::timers::TimerWheel;
+use super::tls::TlsContext;
+use crate::metrics::{Metrics, WorkerMetrics};
+use crate::smtp::envelope::Envelope;
+use crate::smtp::reply::{Closing, LocalFault, Reply};
+use crate::smtp::{Session, Settings, trace};
+use crate::spool::{
+    BodyEncoding, CommitError, Completion, QueueId, RefusedReason, SpoolHandle, Submission, Ticket,
+};
+
+const WAKER: Token = Token(usize::MAX);
+
+/// Events taken from the kernel in one turn.
+const EVENTS_PER_TURN_MAX: usize = 1024;
+
+/// After the kernel refused a connection for want of memory or file descriptors, accepting rests this long.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a drain lets open transactions go on.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A listening socket of this worker and what its connections get.
+pub struct Listening {
+    pub socket: std::net::TcpListener,
+    pub settings: Arc<Settings>,
+    pub implicit_tls: bool,
+}
+
+/// What a worker is made of.
+pub struct WorkerParts {
+    /// Position among the workers; the CPU is in `metrics`.
+    pub index: usize,
+    pub listeners: Vec<Listening>,
+    pub spool: SpoolHandle,
+    pub tls: TlsContext,
+    pub admission: Arc<Admission>,
+    pub metrics: Arc<Metrics>,
+    pub accept_burst_max: usize,
+    pub buffers_max: usize,
+    pub commits_in_flight_max: usize,
+}
+
+/// A worker's poll and mailbox, made before the parts that need to write to it.
+pub struct PreparedWorker {
+    poll: Poll,
+    mailbox: Mailbox,
+    sender: MailboxSender,
+}
+
+impl PreparedWorker {
+    pub fn new(commits_in_flight_max: usize) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let (sender, mailbox) = MailboxSender::new(waker, commits_in_flight_max);
+        Ok(Self { poll, mailbox, sender })
+    }
+
+    pub fn mailbox(&self) -> MailboxSender {
+        self.sender.clone()
+    }
+
+    /// Starts the thread. It ends after [`MailboxSender::drain`].
+    pub fn start(self, parts: WorkerParts) -> io::Result<JoinHandle<()>> {
+        let mut worker = Worker::new(self, parts)?;
+        thread::Builder::new().name(format!("worker-{}", worker.index)).spawn(move || {
+            let cpu = worker.metrics().cpu;
+            if !core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
+                tracing::warn!(cpu, "cannot pin the worker to its CPU; steering will not be local");
+            }
+            if let Err(error) = worker.run() {
+                tracing::error!(cpu, %error, "the worker's event loop failed");
+            }
+        })
+    }
+}
+
+struct Worker {
+    index: usize,
+    poll: Poll,
+    mailbox: Mailbox,
+    listeners: Vec<Listener>,
+    connections: Slab<Entry>,
+    next_generation: u32,
+    timers: TimerWheel,
+    /// Connections that have more to do.
+    again: VecDeque<u64>,
+    /// Connections that wait for a receive buffer.
+    starved: VecDeque<u64>,
+    shared: Shared,
+    spool: SpoolHandle,
+    admission: Arc<Admission>,
+    accept_burst_max: usize,
+    commits_in_flight: usize,
+    commits_in_flight_max: usize,
+    last_id_micros: u64,
+    /// Set by a drain: when the last connections are cut.
+    drain_until: Option<Instant>,
+}
+
+struct Listener {
+    socket: TcpListener,
+    settings: Arc<Settings>,
+    implicit_tls: bool,
+    /// The kernel may have connections waiting.
+    acceptable: bool,
+}
+
+struct Entry {
+    generation: u32,
+    connection: Connection,
+}
+
+/// What connections use while they have their turn.
+struct Shared {
+    index: usize,
+    pool: BufferPool,
+    scratch: Scratch,
+    tls: TlsContext,
+    metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    fn turn(&mut self, now: Now) -> Turn<'_> {
+        Turn {
+            now,
+            pool: &mut self.pool,
+            scratch: &mut self.scratch,
+            tls: &self.tls,
+            metrics: &self.metrics.workers[self.index],
+        }
+    }
+}
+
+impl Worker {
+    fn new(prepared: PreparedWorker, parts: WorkerParts) -> io::Result<Self> {
+        let mut listeners = Vec::with_capacity(parts.listeners.len());
+        for (number, listening) in parts.listeners.into_iter().enumerate() {
+            let mut socket = TcpListener::from_std(listening.socket);
+            prepared.poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
+            listeners.push(Listener {
+                socket,
+                settings: listening.settings,
+                implicit_tls: listening.implicit_tls,
+                acceptable: true,
+            });
+        }
+        Ok(Self {
+            index: parts.index,
+            poll: prepared.poll,
+            mailbox: prepared.mailbox,
+            listeners,
+            connections: Slab::new(),
+            next_generation: 1,
+            timers: TimerWheel::new(Now::read().monotonic),
+            again: VecDeque::new(),
+            starved: VecDeque::new(),
+            shared: Shared {
+                index: parts.index,
+                pool: BufferPool::new(parts.buffers_max),
+                scratch: Scratch::default(),
+                tls: parts.tls,
+                metrics: parts.metrics,
+            },
+            spool: parts.spool,
+            admission: parts.admission,
+            accept_burst_max: parts.accept_burst_max,
+            commits_in_flight: 0,
+            commits_in_flight_max: parts.commits_in_flight_max,
+            last_id_micros: 0,
+            drain_until: None,
+        })
+    }
+
+    fn metrics(&self) -> &WorkerMetrics {
+        &self.shared.metrics.workers[self.index]
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN_MAX);
+        let mut due = Vec::new();
+        let mut now = Now::read();
+        while !self.is_drained(now) {
+            match self.poll.poll(&mut events, self.wait(now)) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => result?,
+            }
+            now = Now::read();
+            self.open_mailbox(now);
+            for event in &events {
+                self.handle_event(event, now);
+            }
+            self.accept_all(now);
+            self.go_on(now);
+            self.timers.expire(now.monotonic, &mut due);
+            for (key, tick) in due.drain(..) {
+                self.fire(key, tick, now);
+            }
+            self.metrics().buffers_lent.set(self.shared.pool.lent() as u64);
+        }
+        Ok(())
+    }
+
+    /// How long the poll may block: not at all while anything is left to do.
+    fn wait(&self, now: Now) -> Option<Duration> {
+        let busy = !self.again.is_empty() || self.listeners.iter().any(|l| l.acceptable);
+        if busy { Some(Duration::ZERO) } else { self.timers.wait(now.monotonic) }
+    }
+
+    fn open_mailbox(&mut self, now: Now) {
+        while let Ok(letter) = self.mailbox.try_recv() {
+            match letter {
+                Letter::Committed(completion) => self.handle_completion(completion, now),
+                Letter::Drain => self.drain(now),
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: &Event, now: Now) {
+        if event.token() == WAKER {
+            return;
+        }
+        if let Some(listener) = self.listeners.get_mut(event.token().0) {
+            listener.acceptable = true;
+            return;
+        }
+        let key = event.token().0 as u64;
+        if let Some(connection) = self.connection_mut(key) {
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                connection.note_readable(event.is_read_closed() || event.is_error());
+            }
+            self.drive(key, now);
+        }
+    }
+
+    /// Serves what gave way in the last turn, and who waited for a buffer as far as there are any.
+    fn go_on(&mut self, now: Now) {
+        for _ in 0..self.again.len() {
+            if let Some(key) = self.again.pop_front() {
+                self.drive(key, now);
+            }
+        }
+        for _ in 0..self.shared.pool.available().min(self.starved.len()) {
+            if let Some(key) = self.starved.pop_front() {
+                self.drive(key, now);
+            }
+        }
+    }
+
+    fn accept_all(&mut self, now: Now) {
+        for number in 0..self.listeners.len() {
+            for _ in 0..self.accept_burst_max {
+                let Some(listener) = self.listeners.get_mut(number).filter(|l| l.acceptable) else {
+                    break;
+                };
+                match listener.socket.accept() {
+                    Ok((socket, peer)) => self.admit(number, socket, peer, now),
+                    Err(error) => self.accept_failed(number, &error, now),
+                }
+            }
+        }
+    }
+
+    fn accept_failed(&mut self, number: usize, error: &io::Error, now: Now) {
+        match error.kind() {
+            ErrorKind::Interrupted | ErrorKind::ConnectionAborted => return,
+            ErrorKind::WouldBlock => {}
+            _ => {
+                tracing::error!(%error, "cannot accept connections; resting for a second");
+                self.timers.schedule(number as u64, now.monotonic + ACCEPT_PAUSE);
+            }
+        }
+        if let Some(listener) = self.listeners.get_mut(number) {
+            listener.acceptable = false;
+        }
+    }
+
+    /// A new connection: counted, bounded, greeted.
+    fn admit(&mut self, number: usize, mut socket: TcpStream, peer: SocketAddr, now: Now) {
+        let metrics = &self.shared.metrics.workers[self.index];
+        metrics.connections.increment();
+        if listener::is_local(&socket, metrics.cpu) {
+            metrics.steering_local.increment();
+        } else {
+            metrics.steering_remote.increment();
+        }
+        let Some(listener) = self.listeners.get(number) else { return };
+        let client = peer.ip().to_canonical();
+        if let Err(why) = self.admission.enter(client) {
+            metrics.connections_refused.increment();
+            if !listener.implicit_tls {
+                turn_away(&mut socket, &listener.settings.hostname, why);
+            }
+            return;
+        }
+        let session = Session::new(Arc::clone(&listener.settings), client, now.monotonic);
+        let implicit_tls = listener.implicit_tls;
+        metrics.connections_open.add(1);
+        let mut turn = self.shared.turn(now);
+        let connection = Connection::new(socket, client, session, implicit_tls, &mut turn);
+        let generation = self.next_generation;
+        self.next_generation = self.next_generation.checked_add(1).unwrap_or(1);
+        let index = self.connections.insert(Entry { generation, connection });
+        let key = key_of(generation, index);
+        let Some(entry) = self.connections.get_mut(index) else { return };
+        let interest = entry.connection.interest;
+        let socket = entry.connection.socket_mut();
+        match self.poll.registry().register(socket, Token(key as usize), interest) {
+            Ok(()) => self.drive(key, now),
+            Err(error) => {
+                tracing::error!(%error, "cannot watch a connection");
+                self.remove(key);
+            }
+        }
+    }
+
+    fn drive(&mut self, key: u64, now: Now) {
+        self.with_connection(key, now, Connection::drive);
+    }
+
+    /// Lets a connection act, and does what it asks for.
+    fn with_connection(
+        &mut self,
+        key: u64,
+        now: Now,
+        act: impl FnOnce(&mut Connection, &mut Turn<'_>) -> Outcome,
+    ) {
+        let Some(entry) = entry_mut(&mut self.connections, key) else { return };
+        let mut outcome = act(&mut entry.connection, &mut self.shared.turn(now));
+        while let Outcome::Submit { envelope, body } = outcome {
+            let Err(fault) = self.submit(key, envelope, body, now) else {
+                outcome = Outcome::Wait;
+                break;
+            };
+            let Some(entry) = entry_mut(&mut self.connections, key) else { return };
+            outcome = entry.connection.commit(Err(fault), &mut self.shared.turn(now));
+        }
+        match outcome {
+            Outcome::Again => self.again.push_back(key),
+            Outcome::AwaitBuffer => self.starved.push_back(key),
+            Outcome::Closed => return self.remove(key),
+            Outcome::Wait | Outcome::Submit { .. } => {}
+        }
+        self.settle(key, now);
+    }
+
+    /// Brings poll and timers in line with what the connection waits for.
+    fn settle(&mut self, key: u64, now: Now) {
+        let draining = self.drain_until.is_some();
+        let Some(entry) = entry_mut(&mut self.connections, key) else { return };
+        let connection = &mut entry.connection;
+        if draining && connection.is_idle() {
+            return self.with_connection(key, now, |connection, turn| {
+                connection.turn_away(Closing::ShuttingDown, turn)
+            });
+        }
+        let wanted = connection.wanted_interest();
+        if wanted != connection.interest {
+            connection.interest = wanted;
+            let socket = connection.socket_mut();
+            if let Err(error) = self.poll.registry().reregister(socket, Token(key as usize), wanted)
+            {
+                tracing::error!(%error, "cannot watch a connection");
+                return self.remove(key);
+            }
+        }
+        let tick = self.timers.tick_of(connection.deadline());
+        if connection.timer.is_none_or(|scheduled| scheduled > tick) {
+            connection.timer = Some(self.timers.schedule(key, connection.deadline()));
+        }
+    }
+
+    /// A timer entry fired: of a listener that rested, or of a connection.
+    fn fire(&mut self, key: u64, tick: super::timers::Tick, now: Now) {
+        if let Some(listener) = self.listeners.get_mut(key as usize) {
+            listener.acceptable = true;
+            return;
+        }
+        let Some(connection) = self.connection_mut(key) else { return };
+        if connection.timer != Some(tick) {
+            return;
+        }
+        connection.timer = None;
+        if connection.deadline() <= now.monotonic {
+            self.with_connection(key, now, Connection::timeout);
+        } else {
+            self.settle(key, now);
+        }
+    }
+
+    fn submit(
+        &mut self,
+        key: u64,
+        envelope: Envelope,
+        body: Vec<Chunk>,
+        now: Now,
+    ) -> Result<(), LocalFault> {
+        let give_back = |pool: &mut BufferPool, body: Vec<Chunk>| {
+            body.into_iter().for_each(|chunk| pool.give_back(chunk.into_buffer()));
+        };
+        if self.commits_in_flight >= self.commits_in_flight_max {
+            give_back(&mut self.shared.pool, body);
+            return Err(LocalFault::SpoolBusy);
+        }
+        let id = self.next_id(now);
+        let Some(hostname) = self.listeners.first().map(|l| &l.settings.hostname) else {
+            give_back(&mut self.shared.pool, body);
+            return Err(LocalFault::SpoolBusy);
+        };
+        let submission = Submission {
+            ticket: Ticket { worker: self.index, connection: key },
+            id,
+            accepted_at: now.unix_micros(),
+            trace: trace::received(&envelope, hostname, id, now.wall),
+            envelope,
+            body,
+            encoding: BodyEncoding::DotStuffed,
+        };
+        match self.spool.submit(submission) {
+            Ok(()) => {
+                self.commits_in_flight += 1;
+                Ok(())
+            }
+            Err(refused) => {
+                give_back(&mut self.shared.pool, refused.submission.body);
+                Err(match refused.reason {
+                    RefusedReason::Full => LocalFault::SpoolBusy,
+                    RefusedReason::Poisoned => LocalFault::SpoolPoisoned,
+                })
+            }
+        }
+    }
+
+    fn handle_completion(&mut self, completion: Completion, now: Now) {
+        self.commits_in_flight -= 1;
+        for buffer in completion.buffers {
+            self.shared.pool.give_back(buffer);
+        }
+        let metrics = self.metrics();
+        let outcome = match completion.outcome {
+            Ok(()) => {
+                metrics.messages_accepted.increment();
+                Ok(completion.id)
+            }
+            Err(CommitError::NoSpace) => Err(LocalFault::SpoolFull),
+            Err(CommitError::Poisoned) => Err(LocalFault::SpoolPoisoned),
+        };
+        // A client that hung up meanwhile does not hear it; its message is kept all the same.
+        self.with_connection(completion.ticket.connection, now, |connection, turn| {
+            connection.commit(outcome, turn)
+        });
+    }
+
+    /// Microseconds of the wall clock, made to grow even where that stands still or is set back.
+    fn next_id(&mut self, now: Now) -> QueueId {
+        self.last_id_micros = now.unix_micros().max(self.last_id_micros + 1);
+        QueueId::new(self.last_id_micros, self.index)
+    }
+
+    /// Closes the listeners, and every connection as soon as it is not in the middle of a message.
+    fn drain(&mut self, now: Now) {
+        if self.drain_until.is_some() {
+            return;
+        }
+        self.drain_until = Some(now.monotonic + DRAIN_TIMEOUT);
+        for listener in &mut self.listeners {
+            listener.acceptable = false;
+            // The socket closes with the worker; until then it is not watched.
+            let _ = self.poll.registry().deregister(&mut listener.socket);
+        }
+        let keys: Vec<u64> = self
+            .connections
+            .iter()
+            .map(|(index, entry)| key_of(entry.generation, index))
+            .collect();
+        for key in keys {
+            self.settle(key, now);
+        }
+    }
+
+    fn is_drained(&self, now: Now) -> bool {
+        self.drain_until.is_some_and(|until| {
+            (self.connections.is_empty() && self.commits_in_flight == 0) || now.monotonic >= until
+        })
+    }
+
+    fn connection_mut(&mut self, key: u64) -> Option<&mut Connection> {
+        entry_mut(&mut self.connections, key).map(|entry| &mut entry.connection)
+    }
+
+    fn remove(&mut self, key: u64) {
+        if entry_mut(&mut self.connections, key).is_none() {
+            return;
+        }
+        let mut entry = self.connections.remove(index_of(key));
+        entry.connection.release(&mut self.shared.pool);
+        self.admission.leave(entry.connection.client());
+        self.metrics().connections_open.subtract(1);
+    }
+}
+
+/// Says why, as far as the socket takes it at once, and closes.
+fn turn_away(socket: &mut TcpStream, hostname: &str, why: Closing) {
+    let mut reply = Vec::new();
+    Reply::Closing { hostname, why }.write_to(&mut reply);
+    let _ = socket.write(&reply);
+}
+
+/// Keys of connections have a generation of at least 1 in the upper half, so they are no listener numbers, and a key that
+/// outlives its connection finds nothing.
+fn key_of(generation: u32, index: usize) -> u64 {
+    u64::from(generation) << 32 | index as u64
+}
+
+fn index_of(key: u64) -> usize {
+    (key & u64::from(u32::MAX)) as usize
+}
+
+fn entry_mut(connections: &mut Slab<Entry>, key: u64) -> Option<&mut Entry> {
+    connections
+        .get_mut(index_of(key))
+        .filter(|entry| u64::from(entry.generation) == key >> 32)
+}
