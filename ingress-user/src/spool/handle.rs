@@ -89,7 +89,7 @@ impl Spool {
 }
 
 /// One daemon per spool: two would number segments alike and remove each other's.
-fn lock(directory: &Path) -> Result<File, SpoolError> {
+pub(super) fn lock(directory: &Path) -> Result<File, SpoolError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -30,6 +30,9 @@ mod submission;
 mod unstuff;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use envelope_codec::EnvelopeError;
 pub use error::{ReadError, SpoolError};
 pub use handle::{Refused, RefusedReason, Spool, SpoolHandle, SpoolThread};

@@ -183,7 +183,9 @@ impl Writer {
 
     /// The active segment, taken out: closed at its size limit, and begun where there is none.
     fn writable_segment(&mut self) -> Result<Active, CommitError> {
-        let full = |active: &Active| active.durable_end >= self.config.segment_bytes_max;
+        // However small the limit, one batch fits: an empty segment is never closed.
+        let bytes_max = self.config.segment_bytes_max.max(segment::HEADER_BYTES + 1);
+        let full = |active: &Active| active.durable_end >= bytes_max;
         if self.active.as_ref().is_none_or(full) {
             self.begin_segment().map_err(|error| {
                 if is_full(&error) {
