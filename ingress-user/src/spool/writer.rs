@@ -119,7 +119,11 @@ impl Writer {
                     Err(_) => break,
                 },
                 recv(inbox.releases) -> refs => match refs {
-                    Ok(refs) => self.release(refs),
+                    Ok(mut refs) => {
+                        // One visit to each log for all that waits.
+                        inbox.releases.try_iter().for_each(|more| refs.extend(more));
+                        self.release(refs);
+                    }
                     Err(_) => break,
                 },
                 recv(inbox.stop) -> _ => break,
@@ -251,7 +255,6 @@ impl Writer {
     /// Notes that delivery has done with these. Goes on when the spool is poisoned: it touches no segment.
     pub(super) fn release(&mut self, mut refs: Vec<RecordRef>) {
         refs.sort_unstable_by_key(|record| (record.segment, record.offset));
-        self.metrics.spool.pending.subtract(refs.len() as u64);
         for of_segment in refs.chunk_by(|a, b| a.segment == b.segment) {
             let Some(number) = of_segment.first().map(|record| record.segment) else { continue };
             let Some(state) = self.recovered.segments.get_mut(&number) else { continue };
@@ -267,6 +270,7 @@ impl Writer {
                 self.reclaim(number);
             }
         }
+        self.metrics.spool.pending.subtract(refs.len() as u64);
     }
 
     /// Removes a closed segment that holds nothing any more. Its release log outlives it until the removal is durable:
