@@ -25,8 +25,9 @@ impl fmt::Display for QueueId {
         // No vowels: an id never spells a word. 13 digits hold 65 bits.
         const DIGITS: &[u8; 32] = b"0123456789BCDFGHJKLMNPQRSTVWXYZb";
         for shift in (0..13).rev().map(|digit| digit * 5) {
-            let digit = (self.0 >> shift & 31) as usize;
-            fmt::Write::write_char(f, DIGITS[digit] as char)?;
+            // Five bits always find their digit.
+            let digit = DIGITS.get((self.0 >> shift & 31) as usize).copied().unwrap_or(b'0');
+            fmt::Write::write_char(f, char::from(digit))?;
         }
         Ok(())
     }
