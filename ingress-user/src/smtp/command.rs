@@ -194,7 +194,10 @@ mod tests {
     #[test]
     fn verbs_have_no_case() {
         assert_eq!(Command::parse(b"qUiT"), Ok(Command::Quit));
-        assert_eq!(Command::parse(b"ehlo client.example"), Ok(Command::Ehlo { name: "client.example" }));
+        assert_eq!(
+            Command::parse(b"ehlo client.example"),
+            Ok(Command::Ehlo { name: "client.example" })
+        );
         assert_eq!(Command::parse(b"STARTTLS"), Ok(Command::StartTls));
     }
 
@@ -210,7 +213,10 @@ mod tests {
         assert_eq!(full.reverse_path.map(|path| path.as_str()), Some("user@example.net"));
         assert_eq!((full.size, full.body), (Some(1000), BodyType::EightBitMime));
         let bounce = mail("MAIL FROM:<>");
-        assert_eq!((bounce.reverse_path, bounce.size, bounce.body), (None, None, BodyType::SevenBit));
+        assert_eq!(
+            (bounce.reverse_path, bounce.size, bounce.body),
+            (None, None, BodyType::SevenBit)
+        );
         assert!(mail("mail from: <user@example.net>").reverse_path.is_some());
     }
 

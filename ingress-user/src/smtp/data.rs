@@ -56,13 +56,7 @@ pub struct Scanned {
 
 impl DataScanner {
     pub fn new(limits: DataLimits) -> Self {
-        Self {
-            position: Position::LineStart,
-            limits,
-            message_bytes: 0,
-            line_bytes: 0,
-            fault: None,
-        }
+        Self { position: Position::LineStart, limits, message_bytes: 0, line_bytes: 0, fault: None }
     }
 
     /// The first thing found wrong.
@@ -253,7 +247,7 @@ mod tests {
             cuts.extend([0, wire.len()]);
             cuts.sort_unstable();
             let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &wire[pair[0]..pair[1]]).collect();
-            prop_assert_eq!(scan_in(&pieces, LIMITS), whole.clone());
+            prop_assert_eq!(scan_in(&pieces, LIMITS), whole);
             let bytes: Vec<&[u8]> = wire.chunks(1).collect();
             prop_assert_eq!(scan_in(&bytes, LIMITS), whole);
         }

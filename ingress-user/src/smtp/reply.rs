@@ -12,22 +12,36 @@ use crate::spool::QueueId;
 /// What the server says.
 #[derive(Debug, Clone, Copy)]
 pub enum Reply<'a> {
-    Greeting { hostname: &'a str },
-    Helo { hostname: &'a str },
-    Ehlo { hostname: &'a str, extensions: Extensions },
+    Greeting {
+        hostname: &'a str,
+    },
+    Helo {
+        hostname: &'a str,
+    },
+    Ehlo {
+        hostname: &'a str,
+        extensions: Extensions,
+    },
     /// RSET, NOOP and MAIL.
     Ok,
     SenderOk,
     RecipientOk,
     StartData,
-    Queued { id: QueueId },
+    Queued {
+        id: QueueId,
+    },
     Help,
     CannotVerify,
-    Goodbye { hostname: &'a str },
+    Goodbye {
+        hostname: &'a str,
+    },
     ReadyForTls,
     Refused(Refusal),
     /// Said with the last breath of a connection.
-    Closing { hostname: &'a str, why: Closing },
+    Closing {
+        hostname: &'a str,
+        why: Closing,
+    },
 }
 
 /// What EHLO announces beside the extensions that are always there.
@@ -134,7 +148,9 @@ impl Refusal {
             Self::TooManyRecipients => {
                 ("452", "4.5.3", "Too many recipients; send the message to those given so far")
             }
-            Self::DeclaredTooBig => ("552", "5.3.4", "Message size exceeds the limit given in EHLO"),
+            Self::DeclaredTooBig => {
+                ("552", "5.3.4", "Message size exceeds the limit given in EHLO")
+            }
             Self::RelayDenied => ("550", "5.7.1", "Relaying denied: not a domain of this host"),
             Self::TlsUnavailable => ("502", "5.5.1", "STARTTLS not available here"),
             Self::TlsAlreadyActive => ("503", "5.5.1", "TLS already active"),

@@ -165,10 +165,7 @@ impl Session {
 
     /// Whether the client is in the middle of something that a shutdown should let finish.
     pub fn is_in_transaction(&self) -> bool {
-        !matches!(
-            self.state,
-            State::ExpectCommand(None) | State::ExpectTls | State::Closed { .. }
-        )
+        !matches!(self.state, State::ExpectCommand(None) | State::ExpectTls | State::Closed { .. })
     }
 
     /// Whether a message is being received, also one that will be refused.
@@ -290,9 +287,7 @@ impl Session {
             return Step { consumed: 0, octets: Octets::Command, action: Action::Continue };
         };
         let scanned = scanner.scan(input);
-        let refusal = refusal
-            .map(Refusal::Local)
-            .or_else(|| scanner.fault().map(Refusal::Data));
+        let refusal = refusal.map(Refusal::Local).or_else(|| scanner.fault().map(Refusal::Data));
         let octets = if refusal.is_some() { Octets::Dropped } else { Octets::Message };
         let action = match (scanned.complete, refusal) {
             (false, _) => Action::Continue,
@@ -388,10 +383,9 @@ impl Session {
         }
         let Some(end) = memchr2(b'\r', b'\n', input) else { return LinePiece::Partial };
         match (input.get(end), input.get(end + 1)) {
-            (Some(b'\r'), Some(b'\n')) => LinePiece::Whole {
-                piece: input.get(..end).unwrap_or_default(),
-                consumed: end + 2,
-            },
+            (Some(b'\r'), Some(b'\n')) => {
+                LinePiece::Whole { piece: input.get(..end).unwrap_or_default(), consumed: end + 2 }
+            }
             (Some(b'\r'), None) => LinePiece::Partial,
             _ => LinePiece::BareLineEnd,
         }
@@ -568,7 +562,10 @@ impl Session {
 /// Where a command line ends, seen from the input at hand.
 enum LinePiece<'i> {
     /// The line's last octets, without CRLF, and how much of the input they and the CRLF take.
-    Whole { piece: &'i [u8], consumed: usize },
+    Whole {
+        piece: &'i [u8],
+        consumed: usize,
+    },
     Partial,
     /// RFC 5321 2.3.8: CR and LF only ever together.
     BareLineEnd,

@@ -53,8 +53,7 @@ pub fn load(
 }
 
 fn read_files(files: &CertificateFiles) -> Result<Credential, CredentialError> {
-    let chain_error =
-        |reason: String| CredentialError::Chain { path: files.chain.clone(), reason };
+    let chain_error = |reason: String| CredentialError::Chain { path: files.chain.clone(), reason };
     let chain = CertificateDer::pem_file_iter(&files.chain)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| chain_error(error.to_string()))?;

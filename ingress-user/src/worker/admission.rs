@@ -62,9 +62,10 @@ impl Admission {
     }
 
     fn counters(&self, client: IpAddr) -> impl Iterator<Item = &AtomicU32> {
-        self.hasher.iter().zip(self.open_per_client.chunks(COLUMNS)).filter_map(
-            move |(hasher, row)| row.get(hasher.hash_one(client) as usize % COLUMNS),
-        )
+        self.hasher
+            .iter()
+            .zip(self.open_per_client.chunks(COLUMNS))
+            .filter_map(move |(hasher, row)| row.get(hasher.hash_one(client) as usize % COLUMNS))
     }
 }
 
@@ -90,10 +91,7 @@ mod tests {
         for last in 1..=3 {
             assert_eq!(admission.enter(IpAddr::from([192, 0, 2, last])), Ok(()));
         }
-        assert_eq!(
-            admission.enter(IpAddr::from([192, 0, 2, 4])),
-            Err(Closing::TooManyConnections)
-        );
+        assert_eq!(admission.enter(IpAddr::from([192, 0, 2, 4])), Err(Closing::TooManyConnections));
         admission.leave(IpAddr::from([192, 0, 2, 1]));
         assert_eq!(admission.enter(IpAddr::from([192, 0, 2, 4])), Ok(()));
     }

@@ -9,8 +9,8 @@ use mio::net::TcpStream;
 
 use super::buffers::{BufferPool, Chunk};
 use super::clock::Now;
-use super::tls::{TlsContext, TlsEvent, TlsStream};
 use super::timers::Tick;
+use super::tls::{TlsContext, TlsEvent, TlsStream};
 use super::window::{Framing, Space, Window};
 use crate::metrics::WorkerMetrics;
 use crate::smtp::envelope::Envelope;
@@ -32,17 +32,17 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a connection uses of its worker during a turn of the loop.
-pub struct Turn<'w> {
-    pub now: Now,
-    pub pool: &'w mut BufferPool,
-    pub scratch: &'w mut Scratch,
-    pub tls: &'w TlsContext,
-    pub metrics: &'w WorkerMetrics,
+pub(super) struct Turn<'w> {
+    pub(super) now: Now,
+    pub(super) pool: &'w mut BufferPool,
+    pub(super) scratch: &'w mut Scratch,
+    pub(super) tls: &'w TlsContext,
+    pub(super) metrics: &'w WorkerMetrics,
 }
 
 /// Memory that connections share, because each uses it only while it has its turn.
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub(super) struct Scratch {
     /// Replies before encryption.
     replies: Vec<u8>,
     /// Octets for the socket.
@@ -51,7 +51,7 @@ pub struct Scratch {
 
 /// Why a connection gave up its turn.
 #[derive(Debug)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// Until the socket is ready, the spool has answered or the deadline has passed.
     Wait,
     /// It has more to do and let others go first.
@@ -69,12 +69,16 @@ pub enum Outcome {
 enum Phase {
     Serving,
     /// The session is over; its last replies are on their way.
-    Flushing { until: Instant },
+    Flushing {
+        until: Instant,
+    },
     /// All is sent and our side is shut; the client's octets are dropped until it closes too.
-    Lingering { until: Instant },
+    Lingering {
+        until: Instant,
+    },
 }
 
-pub struct Connection {
+pub(super) struct Connection {
     socket: TcpStream,
     client: IpAddr,
     session: Session,
@@ -88,10 +92,12 @@ pub struct Connection {
     readable: bool,
     /// The client will send nothing more.
     read_closed: bool,
+    /// Refused commands and messages that the metrics already have.
+    refusals_counted: (u32, u32),
     /// What the poll is registered for.
-    pub interest: Interest,
+    pub(super) interest: Interest,
     /// The timer entry that counts; others of this connection are stale.
-    pub timer: Option<Tick>,
+    pub(super) timer: Option<Tick>,
 }
 
 /// What the octets at hand led to.
@@ -104,7 +110,7 @@ enum Processed {
 
 impl Connection {
     /// Greets, or waits for TLS first.
-    pub fn new(
+    pub(super) fn new(
         socket: TcpStream,
         client: IpAddr,
         mut session: Session,
@@ -128,27 +134,28 @@ impl Connection {
             phase: Phase::Serving,
             readable: false,
             read_closed: false,
+            refusals_counted: (0, 0),
             interest: Interest::READABLE,
             timer: None,
         }
     }
 
-    pub fn client(&self) -> IpAddr {
+    pub(super) fn client(&self) -> IpAddr {
         self.client
     }
 
-    pub fn socket_mut(&mut self) -> &mut TcpStream {
+    pub(super) fn socket_mut(&mut self) -> &mut TcpStream {
         &mut self.socket
     }
 
     /// The poll said the socket is readable; `closed` when the client has shut its side.
-    pub fn note_readable(&mut self, closed: bool) {
+    pub(super) fn note_readable(&mut self, closed: bool) {
         self.readable = true;
         self.read_closed |= closed;
     }
 
     /// When [`timeout`](Self::timeout) is to be called.
-    pub fn deadline(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Instant {
         match self.phase {
             Phase::Serving => self.session.deadline(),
             Phase::Flushing { until } | Phase::Lingering { until } => until,
@@ -156,7 +163,7 @@ impl Connection {
     }
 
     /// What the poll should tell: writable only matters while output waits.
-    pub fn wanted_interest(&self) -> Interest {
+    pub(super) fn wanted_interest(&self) -> Interest {
         if self.output.is_empty() {
             Interest::READABLE
         } else {
@@ -165,42 +172,38 @@ impl Connection {
     }
 
     /// Whether a shutdown may end this connection now.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.phase == Phase::Serving && !self.session.is_in_transaction()
     }
 
     /// Goes on as far as possible without waiting.
-    pub fn drive(&mut self, turn: &mut Turn<'_>) -> Outcome {
+    pub(super) fn drive(&mut self, turn: &mut Turn<'_>) -> Outcome {
         self.borrow_output(turn);
-        let commands_before = self.session.refused_commands();
-        let messages_before = self.session.refused_messages();
         let outcome = match self.phase {
             Phase::Serving => self.serve(turn),
             Phase::Flushing { .. } => self.finish(turn),
             Phase::Lingering { .. } => self.linger(turn),
         };
-        let commands = self.session.refused_commands() - commands_before;
-        turn.metrics.commands_refused.add(u64::from(commands));
-        let messages = self.session.refused_messages() - messages_before;
-        turn.metrics.messages_refused.add(u64::from(messages));
+        self.count_refusals(turn);
         self.window.settle(turn.pool);
         self.return_output(turn);
         outcome
     }
 
     /// The spool has answered.
-    pub fn commit(&mut self, outcome: Result<QueueId, LocalFault>, turn: &mut Turn<'_>) -> Outcome {
+    pub(super) fn commit(
+        &mut self,
+        outcome: Result<QueueId, LocalFault>,
+        turn: &mut Turn<'_>,
+    ) -> Outcome {
         self.borrow_output(turn);
         let now = turn.now.monotonic;
-        if outcome.is_err() {
-            turn.metrics.messages_refused.increment();
-        }
         self.say(turn, |session, out| session.handle_commit(outcome, now, out));
         self.drive(turn)
     }
 
     /// The deadline has passed.
-    pub fn timeout(&mut self, turn: &mut Turn<'_>) -> Outcome {
+    pub(super) fn timeout(&mut self, turn: &mut Turn<'_>) -> Outcome {
         if self.phase != Phase::Serving {
             return Outcome::Closed;
         }
@@ -216,7 +219,7 @@ impl Connection {
     }
 
     /// We end the connection, with a last word.
-    pub fn turn_away(&mut self, why: Closing, turn: &mut Turn<'_>) -> Outcome {
+    pub(super) fn turn_away(&mut self, why: Closing, turn: &mut Turn<'_>) -> Outcome {
         if self.phase != Phase::Serving {
             return Outcome::Wait;
         }
@@ -228,7 +231,7 @@ impl Connection {
     }
 
     /// Gives all buffers back. The connection is to be dropped next.
-    pub fn release(&mut self, pool: &mut BufferPool) {
+    pub(super) fn release(&mut self, pool: &mut BufferPool) {
         self.window.close(pool);
     }
 
@@ -244,7 +247,9 @@ impl Connection {
             match processed {
                 Processed::Submit(envelope) => return self.submit(envelope, turn),
                 Processed::Paused if self.output.is_empty() => continue,
-                _ if !self.output.is_empty() || !self.session.wants_input() => return Outcome::Wait,
+                _ if !self.output.is_empty() || !self.session.wants_input() => {
+                    return Outcome::Wait;
+                }
                 _ if !self.readable => return Outcome::Wait,
                 _ => {}
             }
@@ -441,6 +446,13 @@ impl Connection {
         let encrypted = tls.encrypt(replies, &mut self.output);
         replies.clear();
         encrypted.map_err(io::Error::other)
+    }
+
+    fn count_refusals(&mut self, turn: &Turn<'_>) {
+        let now = (self.session.refused_commands(), self.session.refused_messages());
+        let (commands, messages) = std::mem::replace(&mut self.refusals_counted, now);
+        turn.metrics.commands_refused.add(u64::from(now.0 - commands));
+        turn.metrics.messages_refused.add(u64::from(now.1 - messages));
     }
 
     fn begin_close(&mut self, turn: &mut Turn<'_>) -> Outcome {

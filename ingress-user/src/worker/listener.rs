@@ -11,9 +11,13 @@ const BACKLOG: i32 = 4096;
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    #[error("cannot listen on {address}: the port is in use; stop the other server or choose another address")]
+    #[error(
+        "cannot listen on {address}: the port is in use; stop the other server or choose another address"
+    )]
     InUse { address: SocketAddr },
-    #[error("cannot listen on {address}: not permitted; ports below 1024 take root or CAP_NET_BIND_SERVICE")]
+    #[error(
+        "cannot listen on {address}: not permitted; ports below 1024 take root or CAP_NET_BIND_SERVICE"
+    )]
     NotPermitted { address: SocketAddr },
     #[error("cannot listen on {address}: the address is not on this host")]
     NotLocal { address: SocketAddr },

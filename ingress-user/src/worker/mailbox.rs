@@ -12,7 +12,7 @@ const CONTROL_LETTERS_MAX: usize = 4;
 
 /// What a worker is told.
 #[derive(Debug)]
-pub enum Letter {
+pub(super) enum Letter {
     /// The spool's answer to a submission of this worker.
     Committed(Completion),
     /// Stop accepting, let transactions finish, then end.
@@ -20,7 +20,7 @@ pub enum Letter {
 }
 
 /// The end the worker reads.
-pub type Mailbox = Receiver<Letter>;
+pub(super) type Mailbox = Receiver<Letter>;
 
 /// The end others write to.
 #[derive(Clone)]
@@ -74,7 +74,8 @@ impl CompletionSink for CompletionPost {
             return;
         };
         *to_wake = true;
-        if let Err(TrySendError::Full(_)) = mailbox.letters.try_send(Letter::Committed(completion)) {
+        if let Err(TrySendError::Full(_)) = mailbox.letters.try_send(Letter::Committed(completion))
+        {
             tracing::error!(worker, "mailbox overfull: a client will not get its reply");
         }
     }

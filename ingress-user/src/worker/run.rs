@@ -50,6 +50,8 @@ pub struct Listening {
 pub struct WorkerParts {
     /// Position among the workers; the CPU is in `metrics`.
     pub index: usize,
+    /// For `Received:`.
+    pub hostname: Box<str>,
     pub listeners: Vec<Listening>,
     pub spool: SpoolHandle,
     pub tls: TlsContext,
@@ -96,6 +98,7 @@ impl PreparedWorker {
 
 struct Worker {
     index: usize,
+    hostname: Box<str>,
     poll: Poll,
     mailbox: Mailbox,
     listeners: Vec<Listener>,
@@ -166,6 +169,7 @@ impl Worker {
         }
         Ok(Self {
             index: parts.index,
+            hostname: parts.hostname,
             poll: prepared.poll,
             mailbox: prepared.mailbox,
             listeners,
@@ -422,15 +426,11 @@ impl Worker {
             return Err(LocalFault::SpoolBusy);
         }
         let id = self.next_id(now);
-        let Some(hostname) = self.listeners.first().map(|l| &l.settings.hostname) else {
-            give_back(&mut self.shared.pool, body);
-            return Err(LocalFault::SpoolBusy);
-        };
         let submission = Submission {
             ticket: Ticket { worker: self.index, connection: key },
             id,
             accepted_at: now.unix_micros(),
-            trace: trace::received(&envelope, hostname, id, now.wall),
+            trace: trace::received(&envelope, &self.hostname, id, now.wall),
             envelope,
             body,
             encoding: BodyEncoding::DotStuffed,
@@ -443,7 +443,7 @@ impl Worker {
             Err(refused) => {
                 give_back(&mut self.shared.pool, refused.submission.body);
                 Err(match refused.reason {
-                    RefusedReason::Full => LocalFault::SpoolBusy,
+                    RefusedReason::Full | RefusedReason::Stopped => LocalFault::SpoolBusy,
                     RefusedReason::Poisoned => LocalFault::SpoolPoisoned,
                 })
             }
@@ -487,11 +487,8 @@ impl Worker {
             // The socket closes with the worker; until then it is not watched.
             let _ = self.poll.registry().deregister(&mut listener.socket);
         }
-        let keys: Vec<u64> = self
-            .connections
-            .iter()
-            .map(|(index, entry)| key_of(entry.generation, index))
-            .collect();
+        let keys: Vec<u64> =
+            self.connections.iter().map(|(index, entry)| key_of(entry.generation, index)).collect();
         for key in keys {
             self.settle(key, now);
         }
@@ -536,7 +533,5 @@ fn index_of(key: u64) -> usize {
 }
 
 fn entry_mut(connections: &mut Slab<Entry>, key: u64) -> Option<&mut Entry> {
-    connections
-        .get_mut(index_of(key))
-        .filter(|entry| u64::from(entry.generation) == key >> 32)
+    connections.get_mut(index_of(key)).filter(|entry| u64::from(entry.generation) == key >> 32)
 }

@@ -13,10 +13,10 @@ const SLOTS: u64 = 1024;
 
 /// When an entry fires, in ticks since the wheel began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tick(u64);
+pub(super) struct Tick(u64);
 
 #[derive(Debug)]
-pub struct TimerWheel {
+pub(super) struct TimerWheel {
     began: Instant,
     slots: Vec<Vec<(u64, Tick)>>,
     /// All ticks up to and with this one have fired.
@@ -26,13 +26,13 @@ pub struct TimerWheel {
 }
 
 impl TimerWheel {
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         let slots = (0..SLOTS).map(|_| Vec::new()).collect();
         Self { began: now, slots, fired: 0, earliest: None }
     }
 
     /// Has `key` fire at `deadline`, or on the way to it. The tick tells this entry from others of the same key.
-    pub fn schedule(&mut self, key: u64, deadline: Instant) -> Tick {
+    pub(super) fn schedule(&mut self, key: u64, deadline: Instant) -> Tick {
         let tick = self.tick_of(deadline);
         if let Some(slot) = self.slots.get_mut((tick.0 % SLOTS) as usize) {
             slot.push((key, tick));
@@ -42,15 +42,16 @@ impl TimerWheel {
     }
 
     /// The tick at which an entry for `deadline` would fire now.
-    pub fn tick_of(&self, deadline: Instant) -> Tick {
+    pub(super) fn tick_of(&self, deadline: Instant) -> Tick {
         let since = deadline.saturating_duration_since(self.began).as_nanos();
         let ticks = since.div_ceil(TICK.as_nanos()) as u64;
         Tick(ticks.clamp(self.fired + 1, self.fired + SLOTS - 1))
     }
 
     /// Moves every entry due at `now` into `due`.
-    pub fn expire(&mut self, now: Instant, due: &mut Vec<(u64, Tick)>) {
-        let passed = (now.saturating_duration_since(self.began).as_nanos() / TICK.as_nanos()) as u64;
+    pub(super) fn expire(&mut self, now: Instant, due: &mut Vec<(u64, Tick)>) {
+        let passed =
+            (now.saturating_duration_since(self.began).as_nanos() / TICK.as_nanos()) as u64;
         if self.earliest.is_none_or(|earliest| earliest > passed) {
             self.fired = self.fired.max(passed);
             return;
@@ -67,7 +68,7 @@ impl TimerWheel {
     }
 
     /// How long the loop may wait before [`expire`](Self::expire) has something; `None` without entries.
-    pub fn wait(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         let at = TICK.checked_mul(u32::try_from(self.earliest?).ok()?)?;
         Some((self.began + at).saturating_duration_since(now))
     }

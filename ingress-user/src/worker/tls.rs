@@ -48,8 +48,7 @@ impl TlsContext {
             .into_iter()
             .map(|credential| checked(credential, provider.key_provider))
             .collect::<Result<_, _>>()?;
-        let ticketer =
-            provider.ticketer_factory.ticketer().map_err(TlsContextError::Library)?;
+        let ticketer = provider.ticketer_factory.ticketer().map_err(TlsContextError::Library)?;
         let mut config = ServerConfig::builder(provider)
             .with_no_client_auth()
             .with_server_credential_resolver(Arc::new(Resolver(credentials)))
@@ -108,9 +107,14 @@ pub struct TlsStream(State);
 enum State {
     /// Boxed: twice the size of all that follows, and gone after a round trip.
     ExpectHandshake(Box<NeedsInput<ServerSide>>),
-    ExpectTraffic { receive: ReceiveTraffic<ServerSide>, send: SendTraffic },
+    ExpectTraffic {
+        receive: ReceiveTraffic<ServerSide>,
+        send: SendTraffic,
+    },
     /// The peer sent close_notify; we may still send.
-    PeerClosed { send: SendTraffic },
+    PeerClosed {
+        send: SendTraffic,
+    },
     /// A failure ended it, or a state is being replaced.
     Failed,
 }
@@ -307,9 +311,6 @@ mod tests {
         let (one, two) = (credential("one.example.net"), credential("two.example.net"));
         assert!(TlsContext::new(vec![one.clone()]).is_ok());
         let mixed = Credential { key: two.key, ..one };
-        assert!(matches!(
-            TlsContext::new(vec![mixed]),
-            Err(TlsContextError::KeyMismatch { .. })
-        ));
+        assert!(matches!(TlsContext::new(vec![mixed]), Err(TlsContextError::KeyMismatch { .. })));
     }
 }

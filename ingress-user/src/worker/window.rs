@@ -16,7 +16,7 @@ const RECEIVE_BYTES_MIN: usize = 4096;
 
 /// How received octets are framed, which decides how far a buffer is filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub(super) enum Framing {
     Clear,
     /// Handshake messages may span records, so the whole buffer is theirs.
     Handshake,
@@ -26,7 +26,7 @@ pub enum Framing {
 
 /// Whether there is room to receive.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Space {
+pub(super) enum Space {
     Free,
     /// The pool has lent all its buffers.
     NoBuffer,
@@ -35,7 +35,7 @@ pub enum Space {
 }
 
 #[derive(Debug, Default)]
-pub struct Window {
+pub(super) struct Window {
     buffer: Option<Buffer>,
     plain: Range<usize>,
     sealed: Range<usize>,
@@ -46,18 +46,18 @@ pub struct Window {
 
 impl Window {
     /// Octets to be given to the session.
-    pub fn plain(&self) -> &[u8] {
+    pub(super) fn plain(&self) -> &[u8] {
         self.buffer.as_ref().and_then(|b| b.bytes().get(self.plain.clone())).unwrap_or_default()
     }
 
     /// Octets to be given to TLS.
-    pub fn sealed_mut(&mut self) -> &mut [u8] {
+    pub(super) fn sealed_mut(&mut self) -> &mut [u8] {
         let sealed = self.sealed.clone();
         self.buffer.as_mut().and_then(|b| b.bytes_mut().get_mut(sealed)).unwrap_or_default()
     }
 
     /// TLS has used `used` octets, and `plain` of them, counted from the front, are decrypted.
-    pub fn unsealed(&mut self, used: usize, plain: Range<usize>) {
+    pub(super) fn unsealed(&mut self, used: usize, plain: Range<usize>) {
         debug_assert!(self.plain.is_empty(), "the last record is read before the next is opened");
         let start = self.sealed.start;
         self.plain = start + plain.start..start + plain.end;
@@ -65,18 +65,18 @@ impl Window {
     }
 
     /// What was received in clear is TLS from here on.
-    pub fn seal(&mut self) {
+    pub(super) fn seal(&mut self) {
         self.sealed = self.plain.clone();
         self.plain = self.sealed.start..self.sealed.start;
     }
 
     /// The first `count` octets of [`plain`](Self::plain) are done with, and not needed.
-    pub fn consume(&mut self, count: usize) {
+    pub(super) fn consume(&mut self, count: usize) {
         self.plain.start += count;
     }
 
     /// The first `count` octets of [`plain`](Self::plain) are message body.
-    pub fn keep(&mut self, count: usize) {
+    pub(super) fn keep(&mut self, count: usize) {
         let start = self.plain.start;
         self.plain.start += count;
         if count == 0 {
@@ -90,7 +90,7 @@ impl Window {
     }
 
     /// Forgets the message kept so far.
-    pub fn drop_message(&mut self, pool: &mut BufferPool) {
+    pub(super) fn drop_message(&mut self, pool: &mut BufferPool) {
         self.pieces.clear();
         for chunk in self.chunks.drain(..) {
             pool.give_back(chunk.into_buffer());
@@ -99,7 +99,7 @@ impl Window {
 
     /// Takes the message kept so far. Octets behind it, which are commands of the next transaction, move to a fresh buffer;
     /// `None` when the pool has none, and then nothing has changed.
-    pub fn take_message(&mut self, pool: &mut BufferPool) -> Option<Vec<Chunk>> {
+    pub(super) fn take_message(&mut self, pool: &mut BufferPool) -> Option<Vec<Chunk>> {
         if self.pieces.is_empty() {
             return Some(std::mem::take(&mut self.chunks));
         }
@@ -122,7 +122,7 @@ impl Window {
     }
 
     /// Makes room for a receive: a buffer if there is none, another if this one is full of message.
-    pub fn make_space(&mut self, framing: Framing, pool: &mut BufferPool) -> Space {
+    pub(super) fn make_space(&mut self, framing: Framing, pool: &mut BufferPool) -> Space {
         self.rotate(framing, pool);
         if self.buffer.is_none() {
             match pool.checkout() {
@@ -137,13 +137,13 @@ impl Window {
     }
 
     /// Where the next octets go. Empty before [`make_space`](Self::make_space).
-    pub fn space(&mut self, framing: Framing) -> &mut [u8] {
+    pub(super) fn space(&mut self, framing: Framing) -> &mut [u8] {
         let free = self.free(framing);
         self.buffer.as_mut().and_then(|b| b.bytes_mut().get_mut(free)).unwrap_or_default()
     }
 
     /// `count` octets have been received into [`space`](Self::space).
-    pub fn received(&mut self, count: usize, framing: Framing) {
+    pub(super) fn received(&mut self, count: usize, framing: Framing) {
         match framing {
             Framing::Clear => self.plain.end += count,
             Framing::Handshake | Framing::Records => {
@@ -157,7 +157,7 @@ impl Window {
     }
 
     /// Gives the buffer back when nothing in it is needed: an idle connection holds none.
-    pub fn settle(&mut self, pool: &mut BufferPool) {
+    pub(super) fn settle(&mut self, pool: &mut BufferPool) {
         if self.plain.is_empty() && self.sealed.is_empty() && self.pieces.is_empty() {
             (self.plain, self.sealed) = (0..0, 0..0);
             if let Some(buffer) = self.buffer.take() {
@@ -167,7 +167,7 @@ impl Window {
     }
 
     /// Gives everything back.
-    pub fn close(&mut self, pool: &mut BufferPool) {
+    pub(super) fn close(&mut self, pool: &mut BufferPool) {
         self.drop_message(pool);
         (self.plain, self.sealed) = (0..0, 0..0);
         self.settle(pool);
@@ -224,7 +224,7 @@ impl Window {
             Framing::Records => {
                 let sealed = self.buffer.as_ref().and_then(|b| b.bytes().get(self.sealed.clone()));
                 let finished = self.sealed.start + record_end(sealed.unwrap_or_default());
-                finished.max(BUFFER_BYTES - RECORD_BYTES_MAX).min(BUFFER_BYTES)
+                finished.clamp(BUFFER_BYTES - RECORD_BYTES_MAX, BUFFER_BYTES)
             }
         };
         filled..limit.max(filled)
