@@ -1,10 +1,26 @@
-//! Configuration: what the file says ([`file`], a mirror of the TOML), checked and completed once ([`resolve`]), and
+//! Configuration: what the file says (`file`, a mirror of the TOML), checked and completed once (`resolve`), and
 //! handed out as typed parts. [`Config`] is taken apart at start; no other module sees it whole.
+//!
+//! [`Config::load`] and [`Config::embedded`] are the ways in. `Config` displays as a file that resolves to itself.
+
+mod defaults;
+mod display;
+mod error;
+mod file;
+mod load;
+mod resolve;
+mod source;
+#[cfg(test)]
+mod tests;
+mod values;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+pub use self::error::ConfigError;
 use crate::policy::RecipientDomains;
 
 /// The resolved configuration: every value checked, every default filled in.
@@ -33,7 +49,8 @@ pub struct ListenerConfig {
 }
 
 /// When a listener speaks TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TlsMode {
     /// Never; STARTTLS is not announced.
     Off,
@@ -112,7 +129,8 @@ pub struct XdpConfig {
     pub steering: SteeringMode,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// Never attach.
     Off,
@@ -124,7 +142,8 @@ pub enum XdpMode {
     Generic,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SteeringMode {
     /// The best tier that this machine can do.
     Auto,

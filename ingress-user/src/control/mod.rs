@@ -1,1 +1,15 @@
+//! The control plane: the admin socket, the metrics endpoint, and the client that the command line uses. Runs on tokio and
+//! only reads what others count.
 
+mod client;
+mod prometheus;
+mod server;
+mod status;
+mod text;
+
+pub use client::{ClientError, fetch_status};
+pub use server::{Bound, ControlError, bind};
+pub use status::{
+    ListenerStatus, Status, StatusSource, WorkerStatus, XdpInterfaceStatus, XdpQueueStatus,
+    XdpStatus,
+};

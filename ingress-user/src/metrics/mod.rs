@@ -1,5 +1,7 @@
 //! Every counter of the daemon. Counters are written by their owner without locks and read by the control plane.
 
+pub mod names;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A count that only grows.

@@ -1,0 +1,30 @@
+use std::time::Duration;
+
+use super::{Limits, SpoolConfig};
+
+/// The values named in the documentation of each field.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(300),
+            tls_handshake_timeout: Duration::from_secs(60),
+            commit_timeout: Duration::from_secs(300),
+            message_bytes_max: 50 << 20,
+            recipients_max: 1_000,
+            command_line_bytes_max: 2_048,
+            text_line_bytes_max: 1 << 20,
+            errors_max: 20,
+            connections_max: 10_000,
+            connections_per_client_max: 50,
+            accept_burst_max: 64,
+            buffers_per_worker_max: 2_048,
+        }
+    }
+}
+
+/// The values named in the documentation of each field.
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self { segment_bytes_max: 64 << 20, submissions_max: 1_024, batch_messages_max: 256 }
+    }
+}

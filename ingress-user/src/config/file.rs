@@ -1,0 +1,121 @@
+//! The TOML file, key by key. Nothing is checked here beyond the shape; [`resolve`](super::resolve) does that.
+//!
+//! Every key is optional in this mirror, so that a missing one is reported by `resolve` with what was expected.
+
+use serde::{Deserialize, Serialize};
+
+use super::values::{Count, DurationText, Size, Workers};
+use super::{SteeringMode, TlsMode, XdpMode};
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct File {
+    pub(super) hostname: Option<String>,
+    pub(super) state_dir: Option<String>,
+    pub(super) workers: Option<Workers>,
+    #[serde(default)]
+    pub(super) listener: Vec<Listener>,
+    #[serde(default)]
+    pub(super) tls: Tls,
+    #[serde(default)]
+    pub(super) recipients: Recipients,
+    #[serde(default)]
+    pub(super) limits: Limits,
+    #[serde(default)]
+    pub(super) spool: Spool,
+    #[serde(default)]
+    pub(super) delivery: Delivery,
+    #[serde(default)]
+    pub(super) xdp: Xdp,
+    #[serde(default)]
+    pub(super) control: Control,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table with address and tls")]
+pub(super) struct Listener {
+    pub(super) address: Option<String>,
+    pub(super) tls: Option<TlsMode>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Tls {
+    #[serde(default)]
+    pub(super) certificates: Vec<Certificate>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table with chain and key")]
+pub(super) struct Certificate {
+    pub(super) chain: Option<String>,
+    pub(super) key: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Recipients {
+    pub(super) domains: Option<Vec<String>>,
+}
+
+/// Meaning, unit and default of each: [`config::Limits`](super::Limits).
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Limits {
+    pub(super) idle_timeout: Option<DurationText>,
+    pub(super) tls_handshake_timeout: Option<DurationText>,
+    pub(super) commit_timeout: Option<DurationText>,
+    pub(super) message_bytes_max: Option<Size>,
+    pub(super) recipients_max: Option<Count>,
+    pub(super) command_line_bytes_max: Option<Size>,
+    pub(super) text_line_bytes_max: Option<Size>,
+    pub(super) errors_max: Option<Count>,
+    pub(super) connections_max: Option<Count>,
+    pub(super) connections_per_client_max: Option<Count>,
+    pub(super) accept_burst_max: Option<Count>,
+    pub(super) buffers_per_worker_max: Option<Count>,
+}
+
+/// Meaning, unit and default of each: [`config::SpoolConfig`](super::SpoolConfig).
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Spool {
+    pub(super) segment_bytes_max: Option<Size>,
+    pub(super) submissions_max: Option<Count>,
+    pub(super) batch_messages_max: Option<Count>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Delivery {
+    pub(super) kind: Option<DeliveryKind>,
+    pub(super) path: Option<String>,
+    pub(super) address: Option<String>,
+}
+
+/// Kinds that the file may name; `resolve` says which this version has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum DeliveryKind {
+    Maildir,
+    Lmtp,
+    Smtp,
+    Jetstream,
+    Discard,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Xdp {
+    #[serde(default)]
+    pub(super) interfaces: Vec<String>,
+    pub(super) mode: Option<XdpMode>,
+    pub(super) steering: Option<SteeringMode>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Control {
+    pub(super) socket: Option<String>,
+    pub(super) metrics: Option<String>,
+}

@@ -1,0 +1,275 @@
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+/// The least a file must say, without line numbers that anyone depends on.
+const MINIMAL: &str = r#"
+[[listener]]
+address = "127.0.0.1:0"
+[recipients]
+domains = ["example.net"]
+[delivery]
+kind = "discard"
+"#;
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse("f", text, Path::new("/etc/ingress")).map_err(|error| error.to_string())
+}
+
+/// The error for `text` put before [`MINIMAL`], or after it when it begins a section.
+fn error_of(text: &str) -> String {
+    let whole = match text.starts_with('[') {
+        true => format!("{text}\n{MINIMAL}"),
+        false => format!("{text}{MINIMAL}"),
+    };
+    parse(&whole).expect_err(text)
+}
+
+#[test]
+fn the_least_file_gets_every_default() {
+    let config = parse(MINIMAL).unwrap();
+    assert_eq!(config.limits.idle_timeout, Duration::from_secs(300));
+    assert_eq!(config.state_dir, Path::new("/var/lib/ingress"));
+    assert_eq!(config.control.socket, Path::new("/var/lib/ingress/control.sock"));
+    assert_eq!(config.listeners[0].tls, TlsMode::StartTls);
+    assert!(!config.worker_cpus.is_empty());
+    assert_eq!(config.delivery, DeliveryConfig::Discard);
+}
+
+#[test]
+fn each_error_names_line_key_and_what_was_expected() {
+    let table = [
+        ("hostname = \"a_b\"", "f:1: hostname = \"a_b\": expected a host name"),
+        ("hostname = 5", "f:1: hostname = 5: expected a string"),
+        ("workers = \"some\"", "f:1: workers = \"some\": expected \"auto\", a count, or a list"),
+        ("workers = 0", "f:1: workers = 0: expected 1 to "),
+        (
+            "workers = [0, 70000]",
+            "f:1: workers[1] = 70000: expected a CPU this process may run on: ",
+        ),
+        ("workers = [-1]", "f:1: workers[0] = -1: expected a whole number"),
+        ("state_dir = \"\"", "f:1: state_dir = \"\": expected a path"),
+        (
+            "[limits]\n\nidle_timeout = \"300\"",
+            "f:3: [limits] idle_timeout = \"300\": expected a duration with its unit (ms, s, m, h, d)",
+        ),
+        ("[limits]\nidle_timeout = 300", "f:2: [limits] idle_timeout = 300: expected a duration"),
+        (
+            "[limits]\nidle_timeout = \"0s\"",
+            "f:2: [limits] idle_timeout = \"0s\": expected from \"1ms\" to \"1d\"",
+        ),
+        (
+            "[limits]\nmessage_bytes_max = \"1XB\"",
+            "f:2: [limits] message_bytes_max = \"1XB\": expected a number of bytes",
+        ),
+        (
+            "[limits]\nmessage_bytes_max = 0",
+            "f:2: [limits] message_bytes_max = 0: expected from \"1B\"",
+        ),
+        (
+            "[limits]\nmessage_bytes_max = \"1GiB\"",
+            "f:2: [limits] message_bytes_max = \"1GiB\": expected at most \"128MiB\"",
+        ),
+        (
+            "[limits]\nbuffers_per_worker_max = 10",
+            "f:2: [limits] buffers_per_worker_max = 10: expected at least 800, room for message_bytes_max",
+        ),
+        (
+            "[limits]\nrecipients_max = -1",
+            "f:2: [limits] recipients_max = -1: expected a whole number",
+        ),
+        (
+            "[limits]\nconnections_max = 1.5",
+            "f:2: [limits] connections_max = 1.5: expected a whole number",
+        ),
+        (
+            "[spool]\nsegment_bytes_max = 1",
+            "f:2: [spool] segment_bytes_max = 1: expected from \"64KiB\"",
+        ),
+        (
+            "[[listener]]\naddress = \"localhost:25\"",
+            "f:2: [[listener]] address = \"localhost:25\": expected an IP address with port",
+        ),
+        (
+            "[[listener]]\ntls = \"off\"",
+            "f:1: [[listener]] address: missing, expected an IP address with port",
+        ),
+        (
+            "[[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"ssl\"",
+            "f:3: [[listener]] tls = \"ssl\": expected one of \"off\", \"starttls\", \"implicit\"",
+        ),
+        (
+            "[[listener]]\naddress = \"[::]:25\"\n[[listener]]\naddress = \"[::]:25\"",
+            "f:4: [[listener]] address = \"[::]:25\": expected each address once",
+        ),
+        (
+            "[tls]\ncertificates = [ { chain = \"/nonexistent/c.pem\", key = \"k\" } ]",
+            "f:2: [tls] certificates[0].chain = \"/nonexistent/c.pem\": expected a readable PEM file, but /nonexistent/c.pem cannot be opened: No such file",
+        ),
+        (
+            "[tls]\ncertificates = [ { key = \"k\" } ]",
+            "f:2: [tls] certificates[0].chain: missing, expected the path of a PEM file",
+        ),
+        ("[xdp]\nmode = \"fast\"", "f:2: [xdp] mode = \"fast\": expected one of \"off\", \"auto\""),
+        ("[xdp]\nmode = \"native\"", "f:1: [xdp] interfaces: missing, expected the interfaces"),
+        (
+            "[xdp]\ninterfaces = [\"a/b\"]",
+            "f:2: [xdp] interfaces[0] = \"a/b\": expected an interface name",
+        ),
+        (
+            "[xdp]\ninterfaces = [\"a\", \"a\"]",
+            "f:2: [xdp] interfaces[1] = \"a\": expected each interface once",
+        ),
+        (
+            "[xdp]\ninterfaces = [\"a\"]\nmode = \"generic\"\nsteering = \"cpumap\"",
+            "f:4: [xdp] steering = \"cpumap\": expected another steering",
+        ),
+        (
+            "[control]\nmetrics = \"9125\"",
+            "f:2: [control] metrics = \"9125\": expected an IP address with port",
+        ),
+    ];
+    for (text, expected) in table {
+        let error = error_of(text);
+        assert!(error.starts_with(expected), "{text}\n  gave     {error}\n  expected {expected}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_named_with_the_nearest_known_one() {
+    assert_eq!(
+        error_of("hostnme = \"a\""),
+        "f:1: hostnme: unknown key, expected one of hostname, state_dir, workers, listener, tls, \
+         recipients, limits, spool, delivery, xdp, control (did you mean hostname?)"
+    );
+    let error = error_of("[limits]\n# note\nidle_timout = \"1s\"");
+    assert!(
+        error.starts_with("f:3: [limits] idle_timout: unknown key, expected one of idle_timeout, ")
+    );
+    assert!(error.ends_with(" (did you mean idle_timeout?)"), "{error}");
+    let error = error_of("[[listener]]\naddress = \"127.0.0.1:0\"\nport = 25");
+    assert_eq!(error, "f:3: [[listener]] port: unknown key, expected one of address, tls");
+    let error = error_of("[limit]\nidle_timeout = \"1s\"");
+    assert!(error.starts_with("f:1: limit: unknown key, expected one of hostname, "), "{error}");
+    let error = error_of("[tls]\ncertificates = [ { chian = \"a\" } ]");
+    assert!(error.starts_with("f:2: [tls] certificates[0].chian: unknown key"), "{error}");
+}
+
+#[test]
+fn a_missing_section_is_reported_by_its_key() {
+    let without = |part: &str| parse(&MINIMAL.replace(part, "")).unwrap_err();
+    assert_eq!(
+        without("[[listener]]\naddress = \"127.0.0.1:0\""),
+        "f:1: listener: missing, expected at least one [[listener]] section"
+    );
+    assert_eq!(
+        without("[recipients]\ndomains = [\"example.net\"]"),
+        "f:1: [recipients] domains: missing, expected a list of the domains to take mail for, or [\"*\"] for all of them"
+    );
+    assert_eq!(
+        without("kind = \"discard\""),
+        "f:6: [delivery] kind: missing, expected \"maildir\" or \"discard\""
+    );
+}
+
+#[test]
+fn a_maildir_needs_its_path_and_later_kinds_are_called_so() {
+    let with = |kind: &str| parse(&MINIMAL.replace("discard", kind));
+    assert_eq!(
+        with("maildir").unwrap_err(),
+        "f:6: [delivery] path: missing, expected the folder of the Maildir"
+    );
+    for kind in ["lmtp", "smtp", "jetstream"] {
+        let error = with(kind).unwrap_err();
+        assert!(error.ends_with("this kind is not in this version of ingress"), "{error}");
+        assert!(error.starts_with(&format!("f:7: [delivery] kind = \"{kind}\": ")), "{error}");
+    }
+    assert!(with("carrier-pigeon").unwrap_err().contains("expected one of \"maildir\""));
+}
+
+#[test]
+fn recipients_are_domains_or_the_star_alone() {
+    let with = |domains: &str| parse(&MINIMAL.replace("\"example.net\"", domains));
+    assert_eq!(with("\"*\"").unwrap().recipients, RecipientDomains::Any);
+    assert!(with("\"*\", \"a.example\"").unwrap_err().contains("not both"));
+    assert!(with("").unwrap_err().contains("f:5: [recipients] domains = []: expected a list"));
+    let error = with("\"a.example\", \"bücher.example\"").unwrap_err();
+    assert!(error.starts_with("f:5: [recipients] domains[1] = \"bücher.example\""), "{error}");
+}
+
+#[test]
+fn what_is_not_toml_is_said_with_its_line() {
+    assert!(error_of("hostname = ").starts_with("f:1: not valid TOML: "));
+    let twice = error_of("hostname = \"a\"\nhostname = \"b\"");
+    assert!(twice.starts_with("f:2: not valid TOML: duplicate key"), "{twice}");
+    assert_eq!(twice.lines().count(), 1, "{twice}");
+}
+
+#[test]
+fn an_address_of_a_listener_is_not_for_the_metrics_too() {
+    let text = format!("{MINIMAL}[control]\nmetrics = \"127.0.0.1:25\"\n").replace(":0\"", ":25\"");
+    assert!(parse(&text).unwrap_err().starts_with("f:9: [control] metrics = \"127.0.0.1:25\""));
+}
+
+#[test]
+fn a_socket_path_too_long_for_the_kernel_is_refused() {
+    let text = format!("{MINIMAL}[control]\nsocket = \"{}\"\n", "s".repeat(200));
+    assert!(parse(&text).unwrap_err().contains("expected a path of at most 107 bytes"));
+}
+
+#[test]
+fn relative_paths_start_at_the_folder_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("c.pem"), "").unwrap();
+    fs::write(folder.path().join("k.pem"), "").unwrap();
+    let path = folder.path().join("ingress.toml");
+    let certificates = "[tls]\ncertificates = [ { chain = \"c.pem\", key = \"./k.pem\" } ]\n";
+    let text = format!("state_dir = \"state\"\n{MINIMAL}{certificates}");
+    fs::write(&path, text).unwrap();
+    let config = Config::load(&path).unwrap();
+    assert_eq!(config.state_dir, folder.path().join("state"));
+    assert_eq!(config.tls.certificates[0].chain, folder.path().join("c.pem"));
+    assert_eq!(config.tls.certificates[0].key, folder.path().join("k.pem"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = Config::load(Path::new("/nonexistent/ingress.toml")).unwrap_err().to_string();
+    assert!(error.starts_with("/nonexistent/ingress.toml: cannot read the configuration: No such"));
+}
+
+#[test]
+fn what_is_displayed_resolves_to_itself() {
+    let text = r#"
+hostname = "mx.example.net"
+state_dir = "state"
+workers = 1
+[[listener]]
+address = "[::1]:0"
+tls = "off"
+[[listener]]
+address = "127.0.0.1:465"
+tls = "implicit"
+[recipients]
+domains = ["b.example", "A.example"]
+[limits]
+idle_timeout = "1500ms"
+message_bytes_max = 1000
+[delivery]
+kind = "maildir"
+path = "mail \"box\""
+[xdp]
+interfaces = ["eth0", "lo"]
+[control]
+metrics = "127.0.0.1:9125"
+"#;
+    for text in [text, MINIMAL] {
+        let shown = parse(text).unwrap().to_string();
+        let again = parse(&shown).unwrap_or_else(|error| panic!("{error}\n{shown}")).to_string();
+        assert_eq!(shown, again);
+        assert!(shown.contains("idle_timeout = "), "{shown}");
+    }
+}

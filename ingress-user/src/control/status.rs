@@ -1,0 +1,262 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::TlsMode;
+use crate::metrics::{Metrics, WorkerMetrics};
+
+/// What a running daemon tells about itself, and where the numbers come from.
+pub struct StatusSource {
+    pub metrics: Arc<Metrics>,
+    pub hostname: String,
+    pub started: Instant,
+    /// How connections reach their worker: "queues", "cpumap", "incoming-cpu" or "none".
+    pub tier: &'static str,
+    /// Why it is not a better one, or what makes it possible.
+    pub tier_reason: String,
+    /// As bound: no port is 0.
+    pub listeners: Vec<ListenerStatus>,
+    /// Reads the maps of the XDP program. Called for every request, in the control plane.
+    pub xdp: Box<dyn Fn() -> XdpStatus + Send + Sync>,
+}
+
+impl StatusSource {
+    /// A reading of every counter at about the same time. `now` is for the uptime.
+    pub fn status(&self, now: Instant) -> Status {
+        let metrics = &self.metrics;
+        let sum = |value: fn(&WorkerMetrics) -> u64| metrics.workers.iter().map(value).sum();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            hostname: self.hostname.clone(),
+            uptime_seconds: now.saturating_duration_since(self.started).as_secs(),
+            listeners: self.listeners.clone(),
+            workers: metrics.workers.iter().map(WorkerStatus::from).collect(),
+            steering: SteeringStatus {
+                tier: self.tier.to_owned(),
+                reason: self.tier_reason.clone(),
+                local: sum(|worker| worker.steering_local.value()),
+                remote: sum(|worker| worker.steering_remote.value()),
+            },
+            connections: ConnectionsStatus {
+                total: sum(|worker| worker.connections.value()),
+                open: sum(|worker| worker.connections_open.value()),
+                refused: sum(|worker| worker.connections_refused.value()),
+            },
+            messages: MessagesStatus {
+                accepted: sum(|worker| worker.messages_accepted.value()),
+                refused: sum(|worker| worker.messages_refused.value()),
+                bytes_accepted: sum(|worker| worker.bytes_accepted.value()),
+                delivered: metrics.delivery.delivered.value(),
+                deferred: metrics.delivery.deferred.value(),
+            },
+            tls: TlsStatus {
+                handshakes_completed: sum(|worker| worker.tls_handshakes_completed.value()),
+                handshakes_failed: sum(|worker| worker.tls_handshakes_failed.value()),
+            },
+            spool: SpoolStatus {
+                pending: metrics.spool.pending.value(),
+                segments: metrics.spool.segments.value(),
+                syncs: metrics.spool.syncs.value(),
+                bytes_written: metrics.spool.bytes_written.value(),
+                damaged: metrics.spool.damaged.value(),
+                poisoned: metrics.spool.poisoned.value() != 0,
+            },
+            xdp: (self.xdp)(),
+        }
+    }
+}
+
+/// The document behind `ingress status --json`. Fields are added, never renamed: scripts read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub hostname: String,
+    pub uptime_seconds: u64,
+    pub listeners: Vec<ListenerStatus>,
+    pub workers: Vec<WorkerStatus>,
+    pub steering: SteeringStatus,
+    pub connections: ConnectionsStatus,
+    pub messages: MessagesStatus,
+    pub tls: TlsStatus,
+    pub spool: SpoolStatus,
+    pub xdp: XdpStatus,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    pub address: SocketAddr,
+    pub tls: TlsMode,
+}
+
+/// One worker's counters, by the names of [`WorkerMetrics`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    pub cpu: usize,
+    pub connections_total: u64,
+    pub connections_open: u64,
+    pub connections_refused: u64,
+    pub steering_local: u64,
+    pub steering_remote: u64,
+    pub messages_accepted: u64,
+    pub messages_refused: u64,
+    pub bytes_accepted: u64,
+    pub commands_refused: u64,
+    pub tls_handshakes_completed: u64,
+    pub tls_handshakes_failed: u64,
+    pub buffers_lent: u64,
+}
+
+impl From<&WorkerMetrics> for WorkerStatus {
+    fn from(worker: &WorkerMetrics) -> Self {
+        Self {
+            cpu: worker.cpu,
+            connections_total: worker.connections.value(),
+            connections_open: worker.connections_open.value(),
+            connections_refused: worker.connections_refused.value(),
+            steering_local: worker.steering_local.value(),
+            steering_remote: worker.steering_remote.value(),
+            messages_accepted: worker.messages_accepted.value(),
+            messages_refused: worker.messages_refused.value(),
+            bytes_accepted: worker.bytes_accepted.value(),
+            commands_refused: worker.commands_refused.value(),
+            tls_handshakes_completed: worker.tls_handshakes_completed.value(),
+            tls_handshakes_failed: worker.tls_handshakes_failed.value(),
+            buffers_lent: worker.buffers_lent.value(),
+        }
+    }
+}
+
+/// Accepted connections whose SO_INCOMING_CPU was (local) and was not (remote) the worker's CPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SteeringStatus {
+    pub tier: String,
+    pub reason: String,
+    pub local: u64,
+    pub remote: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionsStatus {
+    pub total: u64,
+    pub open: u64,
+    pub refused: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessagesStatus {
+    pub accepted: u64,
+    pub refused: u64,
+    pub bytes_accepted: u64,
+    pub delivered: u64,
+    /// Attempts, not messages.
+    pub deferred: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsStatus {
+    pub handshakes_completed: u64,
+    pub handshakes_failed: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolStatus {
+    pub pending: u64,
+    pub segments: u64,
+    pub syncs: u64,
+    pub bytes_written: u64,
+    pub damaged: u64,
+    /// No mail is accepted until restart.
+    pub poisoned: bool,
+}
+
+/// Empty throughout when no program is attached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XdpStatus {
+    pub interfaces: Vec<XdpInterfaceStatus>,
+    /// Packets by verdict, over all interfaces, queues and CPUs.
+    pub verdicts: BTreeMap<String, u64>,
+    pub queues: Vec<XdpQueueStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XdpInterfaceStatus {
+    pub name: String,
+    /// "native", "generic" or "none".
+    pub mode: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XdpQueueStatus {
+    pub queue: u32,
+    pub packets: u64,
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::worker::clock::Now;
+
+    /// Two workers that have seen something, and one interface.
+    pub(in crate::control) fn source() -> StatusSource {
+        let metrics = Metrics::new(&[0, 3]);
+        metrics.workers[0].connections.add(5);
+        metrics.workers[0].steering_local.add(5);
+        metrics.workers[1].connections.add(2);
+        metrics.workers[1].steering_remote.add(2);
+        metrics.workers[1].messages_accepted.add(7);
+        metrics.spool.pending.add(4);
+        metrics.delivery.delivered.add(3);
+        StatusSource {
+            metrics: Arc::new(metrics),
+            hostname: "mx.example.net".to_owned(),
+            started: Now::read().monotonic,
+            tier: "cpumap",
+            tier_reason: "2 queues for 2 workers".to_owned(),
+            listeners: vec![ListenerStatus {
+                address: ([127, 0, 0, 1], 2525).into(),
+                tls: TlsMode::StartTls,
+            }],
+            xdp: Box::new(|| XdpStatus {
+                interfaces: vec![XdpInterfaceStatus {
+                    name: "eth0".to_owned(),
+                    mode: "native".to_owned(),
+                }],
+                verdicts: [("pass".to_owned(), 11), ("steer".to_owned(), 22)].into(),
+                queues: vec![XdpQueueStatus { queue: 1, packets: 33 }],
+            }),
+        }
+    }
+
+    #[test]
+    fn the_names_that_scripts_read_are_there() {
+        let source = source();
+        let later = source.started + Duration::from_secs(90);
+        let json = serde_json::to_value(source.status(later)).unwrap();
+        let at =
+            |pointer: &str| json.pointer(pointer).cloned().unwrap_or_else(|| panic!("{pointer}"));
+        assert_eq!(at("/workers/1/cpu"), 3);
+        assert_eq!(at("/workers/0/connections_total"), 5);
+        assert_eq!(at("/steering/tier"), "cpumap");
+        assert_eq!(at("/steering/local"), 5);
+        assert_eq!(at("/steering/remote"), 2);
+        assert_eq!(at("/messages/accepted"), 7);
+        assert_eq!(at("/messages/delivered"), 3);
+        assert_eq!(at("/spool/pending"), 4);
+        assert_eq!(at("/xdp/interfaces/0/mode"), "native");
+        assert_eq!(at("/xdp/verdicts/pass"), 11);
+        assert_eq!(at("/uptime_seconds"), 90);
+        assert_eq!(at("/listeners/0/tls"), "starttls");
+    }
+
+    #[test]
+    fn a_status_survives_its_way_as_json() {
+        let status = source().status(Now::read().monotonic);
+        let json = serde_json::to_string(&status).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
+    }
+}
