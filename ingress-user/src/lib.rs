@@ -13,11 +13,13 @@
 //! - [`control`]: admin socket and metrics endpoint (tokio)
 //! - [`metrics`]: every counter and its name
 //! - [`sys`]: the raw system calls no crate wraps
+//! - [`daemon`]: all of it started and stopped
 //! - [`cli`]: one file per subcommand
 
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod delivery;
 pub mod metrics;
 pub mod policy;

@@ -60,6 +60,17 @@ pub enum TlsMode {
     Implicit,
 }
 
+impl TlsMode {
+    /// As the file has it.
+    pub fn keyword(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::StartTls => "starttls",
+            Self::Implicit => "implicit",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct TlsConfig {
     /// PEM files, in the operator's order of preference. Empty: self-signed, kept in the state folder.

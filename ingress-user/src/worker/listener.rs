@@ -25,14 +25,8 @@ pub enum ListenError {
     Other { address: SocketAddr, source: io::Error },
 }
 
-/// Opens the group for `address`: one socket for each entry of `cpus`, in that order. Port 0 gives all the same free port.
-///
-/// With `by_incoming_cpu` the kernel picks the socket whose CPU handles the packet (SO_INCOMING_CPU on listeners, Linux 6.2).
-pub fn open_group(
-    address: SocketAddr,
-    cpus: &[usize],
-    by_incoming_cpu: bool,
-) -> Result<Vec<TcpListener>, ListenError> {
+/// Opens the group for `address`: one socket for each of `workers`. Port 0 gives all the same free port.
+pub fn open_group(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, ListenError> {
     let explained = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => ListenError::InUse { address },
         io::ErrorKind::PermissionDenied => ListenError::NotPermitted { address },
@@ -40,10 +34,13 @@ pub fn open_group(
         _ => ListenError::Other { address, source },
     };
     let address = reserve(address).map_err(explained)?;
-    cpus.iter()
-        .map(|&cpu| open(address, by_incoming_cpu.then_some(cpu)))
-        .collect::<Result<_, _>>()
-        .map_err(explained)
+    (0..workers).map(|_| open(address)).collect::<Result<_, _>>().map_err(explained)
+}
+
+/// Has the kernel pick the socket of the group whose CPU, by the same place in `cpus`, handles the packet (SO_INCOMING_CPU
+/// on listeners, honoured since Linux 6.2). Takes no privilege.
+pub fn steer_by_incoming_cpu(group: &[TcpListener], cpus: &[usize]) -> io::Result<()> {
+    group.iter().zip(cpus).try_for_each(|(socket, &cpu)| SockRef::from(socket).set_cpu_affinity(cpu))
 }
 
 /// Finds out whether the address is free. SO_REUSEPORT alone would let two daemons of one user share it unnoticed.
@@ -56,16 +53,13 @@ fn reserve(address: SocketAddr) -> io::Result<SocketAddr> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "not an IP socket"))
 }
 
-fn open(address: SocketAddr, cpu: Option<usize>) -> io::Result<TcpListener> {
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = stream_socket(address)?;
     // Before bind: a socket joins the group then or never.
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     // Accepted sockets inherit it: replies are small and each is awaited.
     socket.set_tcp_nodelay(true)?;
-    if let Some(cpu) = cpu {
-        socket.set_cpu_affinity(cpu)?;
-    }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -92,22 +86,22 @@ mod tests {
 
     #[test]
     fn all_sockets_of_a_group_have_one_port() {
-        let group = open_group("127.0.0.1:0".parse().unwrap(), &[0, 0, 0], false).unwrap();
+        let group = open_group("127.0.0.1:0".parse().unwrap(), 3).unwrap();
         let ports: Vec<_> = group.iter().map(|s| s.local_addr().unwrap().port()).collect();
         assert_eq!(ports, [ports[0]; 3]);
     }
 
     #[test]
     fn a_second_daemon_on_the_port_is_refused() {
-        let group = open_group("127.0.0.1:0".parse().unwrap(), &[0], false).unwrap();
+        let group = open_group("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         let address = group[0].local_addr().unwrap();
-        let error = open_group(address, &[0], false).unwrap_err();
+        let error = open_group(address, 1).unwrap_err();
         assert!(matches!(error, ListenError::InUse { .. }), "{error}");
     }
 
     #[test]
     fn a_foreign_address_is_named() {
-        let error = open_group("192.0.2.1:0".parse().unwrap(), &[0], false).unwrap_err();
+        let error = open_group("192.0.2.1:0".parse().unwrap(), 1).unwrap_err();
         assert!(error.to_string().contains("192.0.2.1"), "{error}");
         assert!(matches!(error, ListenError::NotLocal { .. }));
     }

@@ -31,7 +31,7 @@ pub struct MailboxSender {
 
 impl MailboxSender {
     /// `commits_in_flight_max` bounds the worker's unanswered submissions, so an answer always finds room.
-    pub fn new(waker: Arc<Waker>, commits_in_flight_max: usize) -> (Self, Mailbox) {
+    pub(super) fn new(waker: Arc<Waker>, commits_in_flight_max: usize) -> (Self, Mailbox) {
         let (letters, mailbox) =
             crossbeam_channel::bounded(commits_in_flight_max + CONTROL_LETTERS_MAX);
         (Self { letters, waker }, mailbox)

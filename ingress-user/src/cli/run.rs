@@ -1,0 +1,72 @@
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+use crate::daemon::{Daemon, Ready};
+
+/// Environment variable with the log filter, in the syntax of tracing's `EnvFilter`: `debug`, `ingress_user::spool=trace`.
+const LOG_VARIABLE: &str = "INGRESS_LOG";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The configuration file (TOML); without it, a trial server on 127.0.0.1:2525 with its state below the home
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    let config = match &arguments.config {
+        Some(path) => Config::load(path)?,
+        None => Config::embedded()?,
+    };
+    start_log();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // Delivery, DNS and control wait more than they work; the CPUs belong to the workers.
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    // Before anything can be stopped halfway.
+    let stop = {
+        let _context = runtime.enter();
+        let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+        async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+    };
+    let daemon = Daemon::start(config, &runtime)?;
+    super::print(&ready_line(daemon.ready()))?;
+    runtime.block_on(stop);
+    tracing::info!("draining: open transactions are finished, no new connections taken");
+    daemon.drain(&runtime);
+    Ok(())
+}
+
+fn start_log() {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+}
+
+/// What supervisors and tests wait for.
+fn ready_line(ready: &Ready) -> String {
+    let listeners: String = ready
+        .listeners
+        .iter()
+        .map(|(address, mode)| format!(" smtp={address}/{}", mode.keyword()))
+        .collect();
+    let metrics =
+        ready.metrics.map(|address| format!(" metrics={address}")).unwrap_or_default();
+    format!("ready{listeners} control={}{metrics}\n", ready.control.display())
+}

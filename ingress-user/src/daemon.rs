@@ -1,0 +1,292 @@
+//! The running daemon: every part started in the order in which each needs the others, and stopped in reverse.
+
+use std::fs::DirBuilder;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+use crate::config::{Config, Limits, ListenerConfig, TlsMode};
+use crate::control::{self, Bound, ListenerStatus, StatusSource};
+use crate::delivery::{self, DeliveryHandle};
+use crate::metrics::Metrics;
+use crate::policy::RecipientDomains;
+use crate::smtp::Settings;
+use crate::spool::{QueueId, Spool, SpoolHandle, SpoolThread};
+use crate::tls;
+use crate::worker::clock::Now;
+use crate::worker::tls::TlsContext;
+use crate::worker::{
+    Admission, CompletionPost, Listening, MailboxSender, PreparedWorker, WorkerParts, listener,
+};
+use crate::xdp::{DataPlane, Tier};
+
+/// Where the daemon can be reached, with the ports the kernel chose.
+#[derive(Debug)]
+pub struct Ready {
+    pub listeners: Vec<(SocketAddr, TlsMode)>,
+    pub control: PathBuf,
+    pub metrics: Option<SocketAddr>,
+}
+
+/// All threads and tasks of a started daemon.
+pub struct Daemon {
+    ready: Ready,
+    workers: Vec<(MailboxSender, JoinHandle<()>)>,
+    delivery: DeliveryHandle,
+    spool: SpoolThread,
+    /// Ends the control plane when dropped.
+    control: oneshot::Sender<()>,
+    /// Detaches the kernel programs when dropped.
+    data_plane: Arc<DataPlane>,
+}
+
+/// The sockets of one configured address, one for each worker.
+struct Group {
+    config: ListenerConfig,
+    address: SocketAddr,
+    sockets: Vec<TcpListener>,
+}
+
+impl Daemon {
+    /// Starts everything. On an error nothing keeps running.
+    pub fn start(config: Config, runtime: &Runtime) -> Result<Self> {
+        let started = Now::read().monotonic;
+        create_state_dir(&config)?;
+        warn_about_load_test_settings(&config);
+        let tls = TlsContext::new(tls::load(&config.tls, &config.hostname, &config.state_dir)?)?;
+        let groups = open_groups(&config)?;
+        let control = control::bind(&config.control)?;
+        let data_plane = Arc::new(start_data_plane(&config, &groups)?);
+
+        let metrics = Arc::new(Metrics::new(&config.worker_cpus));
+        let commits_in_flight_max = config.spool.submissions_max + config.spool.batch_messages_max;
+        let prepared = prepare_workers(&config, commits_in_flight_max)?;
+        let mailboxes: Vec<MailboxSender> = prepared.iter().map(PreparedWorker::mailbox).collect();
+        let spool = Spool::open(
+            &config.state_dir.join("spool"),
+            &config.spool,
+            Box::new(CompletionPost::new(mailboxes.clone())),
+            Arc::clone(&metrics),
+        )?;
+        let delivery = delivery::start(
+            runtime.handle(),
+            spool.pending,
+            spool.reader,
+            spool.handle.clone(),
+            &config.delivery,
+            &config.hostname,
+            Arc::clone(&metrics),
+        )?;
+        let ready = Ready {
+            listeners: groups.iter().map(|group| (group.address, group.config.tls)).collect(),
+            control: control.socket().to_owned(),
+            metrics: control.metrics_address(),
+        };
+        let source =
+            status_source(&config, &ready, started, Arc::clone(&metrics), Arc::clone(&data_plane));
+        let control = serve_control(control, source, runtime);
+        let seed = WorkerSeed { config, tls, spool: spool.handle, metrics, commits_in_flight_max };
+        let threads = seed.start_workers(prepared, groups)?;
+        let workers = mailboxes.into_iter().zip(threads).collect();
+        Ok(Self { ready, workers, delivery, spool: spool.thread, control, data_plane })
+    }
+
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Stops accepting, lets open transactions finish (bounded by the workers), and ends every part. What is not delivered
+    /// stays in the spool.
+    pub fn drain(self, runtime: &Runtime) {
+        for (mailbox, _) in &self.workers {
+            mailbox.drain();
+        }
+        for (_, thread) in self.workers {
+            if thread.join().is_err() {
+                tracing::error!("a worker had panicked; its connections were lost");
+            }
+        }
+        runtime.block_on(self.delivery.stop());
+        self.spool.shutdown();
+        drop(self.control);
+        drop(self.data_plane);
+    }
+}
+
+/// What the workers are made from.
+struct WorkerSeed {
+    config: Config,
+    tls: TlsContext,
+    spool: SpoolHandle,
+    metrics: Arc<Metrics>,
+    commits_in_flight_max: usize,
+}
+
+impl WorkerSeed {
+    fn start_workers(
+        self,
+        prepared: Vec<PreparedWorker>,
+        groups: Vec<Group>,
+    ) -> Result<Vec<JoinHandle<()>>> {
+        let Self { config, tls, spool, metrics, commits_in_flight_max } = self;
+        let admission = Arc::new(Admission::new(
+            config.limits.connections_max,
+            config.limits.connections_per_client_max,
+        ));
+        let mut listening: Vec<Vec<Listening>> = prepared.iter().map(|_| Vec::new()).collect();
+        for group in groups {
+            let mode = group.config.tls;
+            let settings =
+                Arc::new(session_settings(&config.hostname, &config.recipients, &config.limits, mode));
+            for (sockets, socket) in listening.iter_mut().zip(group.sockets) {
+                sockets.push(Listening {
+                    socket,
+                    settings: Arc::clone(&settings),
+                    implicit_tls: mode == TlsMode::Implicit,
+                });
+            }
+        }
+        prepared
+            .into_iter()
+            .zip(listening)
+            .enumerate()
+            .map(|(index, (worker, listeners))| {
+                worker
+                    .start(WorkerParts {
+                        index,
+                        hostname: config.hostname.as_str().into(),
+                        listeners,
+                        spool: spool.clone(),
+                        tls: tls.clone(),
+                        admission: Arc::clone(&admission),
+                        metrics: Arc::clone(&metrics),
+                        accept_burst_max: config.limits.accept_burst_max,
+                        buffers_max: config.limits.buffers_per_worker_max,
+                        commits_in_flight_max,
+                    })
+                    .with_context(|| format!("cannot start worker {index}"))
+            })
+            .collect()
+    }
+}
+
+fn session_settings(
+    hostname: &str,
+    recipients: &RecipientDomains,
+    limits: &Limits,
+    mode: TlsMode,
+) -> Settings {
+    Settings {
+        hostname: hostname.into(),
+        domains: recipients.clone(),
+        idle_timeout: limits.idle_timeout,
+        tls_handshake_timeout: limits.tls_handshake_timeout,
+        commit_timeout: limits.commit_timeout,
+        command_line_bytes_max: limits.command_line_bytes_max,
+        message_bytes_max: limits.message_bytes_max,
+        text_line_bytes_max: limits.text_line_bytes_max,
+        recipients_max: limits.recipients_max,
+        errors_max: limits.errors_max,
+        starttls: mode == TlsMode::StartTls,
+    }
+}
+
+/// The spool's mail is nobody else's business.
+fn create_state_dir(config: &Config) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.state_dir)
+        .with_context(|| format!("cannot create state_dir {}", config.state_dir.display()))
+}
+
+fn warn_about_load_test_settings(config: &Config) {
+    if config.recipients == RecipientDomains::Any {
+        tracing::warn!("recipients.domains is [\"*\"]: mail for any domain is taken; for load tests only");
+    }
+}
+
+fn open_groups(config: &Config) -> Result<Vec<Group>> {
+    let open = |config_of: &ListenerConfig| {
+        let sockets = listener::open_group(config_of.address, config.worker_cpus.len())?;
+        let address = match sockets.first() {
+            Some(socket) => socket.local_addr()?,
+            None => config_of.address,
+        };
+        Ok(Group { config: config_of.clone(), address, sockets })
+    };
+    config.listeners.iter().map(open).collect()
+}
+
+/// Attaches the kernel programs, and has the kernel find the right worker in the best way that there is.
+fn start_data_plane(config: &Config, groups: &[Group]) -> Result<DataPlane> {
+    let ports: Vec<u16> = groups.iter().map(|group| group.address.port()).collect();
+    let mut data_plane = DataPlane::start(&config.xdp, &config.worker_cpus, &ports)?;
+    for group in groups {
+        if data_plane.tier() == Tier::IncomingCpu {
+            listener::steer_by_incoming_cpu(&group.sockets, &config.worker_cpus)
+                .context("cannot steer listeners by CPU (SO_INCOMING_CPU)")?;
+        }
+        let members: Vec<_> =
+            config.worker_cpus.iter().copied().zip(group.sockets.iter()).collect();
+        data_plane.attach_listeners(&members)?;
+    }
+    tracing::info!(tier = data_plane.tier().name(), reason = data_plane.reason(), "steering");
+    Ok(data_plane)
+}
+
+fn prepare_workers(config: &Config, commits_in_flight_max: usize) -> Result<Vec<PreparedWorker>> {
+    anyhow::ensure!(
+        config.worker_cpus.len() <= QueueId::WORKERS_MAX,
+        "workers: at most {} fit the queue id",
+        QueueId::WORKERS_MAX
+    );
+    config
+        .worker_cpus
+        .iter()
+        .map(|_| PreparedWorker::new(commits_in_flight_max))
+        .collect::<Result<_, _>>()
+        .context("cannot make an event loop")
+}
+
+fn status_source(
+    config: &Config,
+    ready: &Ready,
+    started: std::time::Instant,
+    metrics: Arc<Metrics>,
+    data_plane: Arc<DataPlane>,
+) -> StatusSource {
+    StatusSource {
+        metrics,
+        hostname: config.hostname.clone(),
+        started,
+        tier: data_plane.tier().name(),
+        tier_reason: data_plane.reason().to_owned(),
+        listeners: ready
+            .listeners
+            .iter()
+            .map(|&(address, tls)| ListenerStatus { address, tls })
+            .collect(),
+        xdp: Box::new(move || data_plane.status()),
+    }
+}
+
+fn serve_control(control: Bound, source: StatusSource, runtime: &Runtime) -> oneshot::Sender<()> {
+    let (stop, stopped) = oneshot::channel();
+    let shutdown = async {
+        // Also done when the sender is dropped.
+        let _ = stopped.await;
+    };
+    runtime.spawn(async {
+        if let Err(error) = control.serve(Arc::new(source), shutdown).await {
+            tracing::error!(%error, "the control plane failed; mail goes on");
+        }
+    });
+    stop
+}
