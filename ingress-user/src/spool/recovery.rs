@@ -12,7 +12,7 @@ use super::pending::RecordRef;
 use super::record::{self, RecordHeader};
 use super::releases;
 use super::scan::{Gap, Scan, ScanError, scan};
-use super::segment::{Listing, release_log_path, segment_path};
+use super::segment::{self, Listing, release_log_path, segment_path};
 
 /// What the writer must know of a segment to remove it in time.
 #[derive(Debug)]
@@ -23,22 +23,29 @@ pub(super) struct SegmentState {
     pub(super) damaged: bool,
 }
 
+/// Which files there are.
 #[derive(Debug, Default)]
-pub(super) struct Recovered {
-    /// In the order of acceptance.
-    pub(super) refs: Vec<RecordRef>,
+pub(super) struct Ledger {
     pub(super) segments: BTreeMap<u64, SegmentState>,
     pub(super) next_number: u64,
     /// Release logs without a segment: to be removed once the segment's removal is durable.
     pub(super) orphans: Vec<PathBuf>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    /// In the order of acceptance.
+    pub(super) refs: Vec<RecordRef>,
+    pub(super) ledger: Ledger,
     /// Damaged ranges found.
     pub(super) damaged: u64,
 }
 
-/// Reads every segment, mends the end of the last, and removes those that hold nothing any more.
+/// Reads every segment and mends the end of the last. Removes none: see [`Ledger::is_idle`].
 pub(super) fn recover(directory: &Path) -> Result<Recovered, SpoolError> {
     let listing = Listing::read(directory).map_err(SpoolError::io("list", directory))?;
-    let mut recovered = Recovered { next_number: listing.next_number(), ..Recovered::default() };
+    let mut recovered = Recovered::default();
+    recovered.ledger.next_number = listing.next_number();
     for path in &listing.unfinished {
         fs::remove_file(path).map_err(SpoolError::io("remove", path))?;
     }
@@ -46,10 +53,21 @@ pub(super) fn recover(directory: &Path) -> Result<Recovered, SpoolError> {
         let last = listing.segments.last() == Some(&number);
         recovered.segment(directory, number, last)?;
     }
-    let without_segment = |number: &&u64| !recovered.segments.contains_key(number);
-    let orphans = listing.release_logs.iter().filter(without_segment);
-    recovered.orphans = orphans.map(|&number| release_log_path(directory, number)).collect();
+    let orphans = listing.release_logs.difference(&listing.segments);
+    recovered.ledger.orphans = orphans.map(|&number| release_log_path(directory, number)).collect();
     Ok(recovered)
+}
+
+impl Ledger {
+    /// Whether a segment holds nothing any more and may be removed.
+    ///
+    /// Never the highest: with it gone, the next start would take the one before for the last, and damage in its last batch
+    /// for a torn end.
+    pub(super) fn is_idle(&self, number: u64) -> bool {
+        let highest = self.segments.last_key_value().is_some_and(|(&last, _)| last == number);
+        let done = |state: &SegmentState| state.unreleased == 0 && !state.damaged;
+        !highest && self.segments.get(&number).is_some_and(done)
+    }
 }
 
 impl Recovered {
@@ -73,9 +91,10 @@ impl Recovered {
         let log = release_log_path(directory, number);
         self.keep(directory, number, scan, !verdict.damaged.is_empty())
             .map_err(SpoolError::io("read", &log))?;
-        if self.segments.get(&number).is_some_and(|s| s.unreleased == 0 && !s.damaged) {
-            fs::remove_file(&path).map_err(SpoolError::io("remove", &path))?;
-            self.segments.remove(&number);
+        let state = self.ledger.segments.get(&number);
+        if last && state.is_some_and(|state| state.unreleased == 0 && !state.damaged) {
+            // It has to stay until there is a higher one, for which there may be no room but in it.
+            file.set_len(segment::HEADER_BYTES).map_err(SpoolError::io("empty", &path))?;
         }
         Ok(())
     }
@@ -97,7 +116,7 @@ impl Recovered {
                 }),
         );
         let unreleased = (self.refs.len() - known) as u64;
-        self.segments.insert(number, SegmentState { nonce, unreleased, damaged });
+        self.ledger.segments.insert(number, SegmentState { nonce, unreleased, damaged });
         Ok(())
     }
 }

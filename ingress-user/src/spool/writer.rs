@@ -15,7 +15,7 @@ use super::batch::Batch;
 use super::pending::{PendingIndex, RecordRef};
 use super::poison::Poison;
 use super::record::RecordHeader;
-use super::recovery::{Recovered, SegmentState};
+use super::recovery::{Ledger, Recovered, SegmentState};
 use super::releases;
 use super::segment::{self, SegmentHeader, release_log_path, segment_path};
 use super::segment_file::{SegmentFile, write_all};
@@ -46,7 +46,7 @@ pub(super) struct Writer {
     poison: Poison,
     wrap: Wrap,
     active: Option<Active>,
-    recovered: Recovered,
+    ledger: Ledger,
     batch: Batch,
     /// Held while this lives.
     _lock: File,
@@ -77,13 +77,14 @@ impl Writer {
     pub(super) fn start(
         directory: &Path,
         config: &SpoolConfig,
-        mut recovered: Recovered,
+        recovered: Recovered,
         parts: Parts,
     ) -> io::Result<Self> {
-        let refs = std::mem::take(&mut recovered.refs);
-        parts.metrics.spool.pending.add(refs.len() as u64);
-        parts.metrics.spool.damaged.add(recovered.damaged);
-        parts.pending.extend(refs);
+        let metrics = &parts.metrics.spool;
+        metrics.pending.add(recovered.refs.len() as u64);
+        metrics.damaged.add(recovered.damaged);
+        metrics.segments.set(recovered.ledger.segments.len() as u64);
+        parts.pending.extend(recovered.refs);
         let mut writer = Self {
             directory: directory.to_owned(),
             config: config.clone(),
@@ -93,7 +94,7 @@ impl Writer {
             poison: parts.poison,
             wrap: parts.wrap,
             active: None,
-            recovered,
+            ledger: recovered.ledger,
             batch: Batch::default(),
             _lock: parts.lock,
         };
@@ -205,28 +206,27 @@ impl Writer {
 
     /// Closes the active segment, all of which is durable, and begins the next. On error the active one stays.
     fn begin_segment(&mut self) -> io::Result<()> {
-        let header = SegmentHeader::new(self.recovered.next_number);
+        let header = SegmentHeader::new(self.ledger.next_number);
         let file = segment::create(&self.directory, &header)?;
         // `create` synced the directory: earlier removals are durable now.
         self.remove_orphans();
         let SegmentHeader { number, nonce } = header;
-        self.recovered.next_number = number + 1;
+        self.ledger.next_number = number + 1;
         let state = SegmentState { nonce, unreleased: 0, damaged: false };
-        self.recovered.segments.insert(number, state);
+        self.ledger.segments.insert(number, state);
         let file = (self.wrap)(file);
         let durable_end = segment::HEADER_BYTES;
-        let closed = self.active.replace(Active { number, nonce, file, durable_end });
-        if let Some(closed) = closed {
-            self.reclaim(closed.number);
-        }
-        self.metrics.spool.segments.set(self.recovered.segments.len() as u64);
+        self.active = Some(Active { number, nonce, file, durable_end });
+        let closed: Vec<_> = self.ledger.segments.keys().copied().collect();
+        closed.into_iter().for_each(|number| self.reclaim(number));
+        self.metrics.spool.segments.set(self.ledger.segments.len() as u64);
         Ok(())
     }
 
     /// Enters a durable batch into the index and the books.
     fn account(&mut self, segment: u64, bytes: u64) {
         let count = self.batch.refs.len() as u64;
-        if let Some(state) = self.recovered.segments.get_mut(&segment) {
+        if let Some(state) = self.ledger.segments.get_mut(&segment) {
             state.unreleased += count;
         }
         let metrics = &self.metrics.spool;
@@ -257,7 +257,7 @@ impl Writer {
         refs.sort_unstable_by_key(|record| (record.segment, record.offset));
         for of_segment in refs.chunk_by(|a, b| a.segment == b.segment) {
             let Some(number) = of_segment.first().map(|record| record.segment) else { continue };
-            let Some(state) = self.recovered.segments.get_mut(&number) else { continue };
+            let Some(state) = self.ledger.segments.get_mut(&number) else { continue };
             if let Err(error) = releases::append(&self.directory, number, state.nonce, of_segment) {
                 let file = release_log_path(&self.directory, number);
                 tracing::warn!(
@@ -266,25 +266,22 @@ impl Writer {
                 );
             }
             state.unreleased = state.unreleased.saturating_sub(of_segment.len() as u64);
-            if self.active.as_ref().is_none_or(|active| active.number != number) {
-                self.reclaim(number);
-            }
+            self.reclaim(number);
         }
         self.metrics.spool.pending.subtract(refs.len() as u64);
     }
 
-    /// Removes a closed segment that holds nothing any more. Its release log outlives it until the removal is durable:
+    /// Removes a closed segment if it holds nothing any more. Its release log outlives it until the removal is durable:
     /// the other way round, a crash could bring the segment back without the log, and every message of it once more.
     fn reclaim(&mut self, number: u64) {
-        let done = |state: &SegmentState| state.unreleased == 0 && !state.damaged;
-        if !self.recovered.segments.get(&number).is_some_and(done) {
+        if !self.ledger.is_idle(number) {
             return;
         }
-        self.recovered.segments.remove(&number);
-        self.metrics.spool.segments.set(self.recovered.segments.len() as u64);
+        self.ledger.segments.remove(&number);
+        self.metrics.spool.segments.set(self.ledger.segments.len() as u64);
         let path = segment_path(&self.directory, number);
         match fs::remove_file(&path) {
-            Ok(()) => self.recovered.orphans.push(release_log_path(&self.directory, number)),
+            Ok(()) => self.ledger.orphans.push(release_log_path(&self.directory, number)),
             // Harmless: the next start finds every record released and tries again.
             Err(error) => tracing::warn!(file = %path.display(), %error, "cannot remove a segment"),
         }
@@ -292,7 +289,7 @@ impl Writer {
 
     /// Only after the directory was synced.
     fn remove_orphans(&mut self) {
-        for path in self.recovered.orphans.drain(..) {
+        for path in self.ledger.orphans.drain(..) {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(file = %path.display(), %error, "cannot remove a release log");

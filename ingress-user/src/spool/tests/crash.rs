@@ -4,6 +4,7 @@ use std::fs;
 
 use proptest::prelude::*;
 
+use super::super::segment::SegmentHeader;
 use super::*;
 
 /// A spool of two batches, as a killed daemon leaves it.
@@ -51,8 +52,6 @@ impl Crashed {
         (contents, recovered)
     }
 }
-
-use super::super::segment::SegmentHeader;
 
 #[test]
 fn a_cut_anywhere_in_the_last_batch_loses_only_unacknowledged_messages() {

@@ -3,7 +3,8 @@
 use std::fs;
 use std::ops::Range;
 
-use super::super::record::RecordHeader;
+use super::super::record::{self, RecordHeader};
+use super::super::scan::{Gap, scan};
 use super::super::segment::SegmentHeader;
 use super::*;
 
@@ -132,16 +133,20 @@ fn damage_after_the_start_is_found_by_the_reader() {
 #[test]
 fn a_mail_body_cannot_pass_for_a_record() {
     let directory = tempfile::tempdir().unwrap();
-    // A whole record as a sender might send it, valid at every offset it may come to lie at but for the nonce.
-    let mut body = Vec::new();
-    for offset in (0..1024).step_by(8) {
-        RecordHeader::void(0, 0, 0x1234, offset).encode(&mut body);
-    }
+    // A whole record as a sender might send it, right in everything but the nonce.
+    let header = RecordHeader::of(&submission(1, b""), 40, 0, 40);
+    let body_start = 40 + record::HEADER_BYTES + header.envelope_bytes + header.trace_bytes;
+    let forged_at = body_start.next_multiple_of(8);
+    let mut body = vec![b' '; (forged_at - body_start) as usize];
+    RecordHeader::void(0, 40, 0x1234, forged_at).encode(&mut body);
     let (contents, ranges) = three(directory.path(), &body);
     let path = &segments(directory.path())[0];
     let mut octets = fs::read(path).unwrap();
+    assert!(RecordHeader::decode(&octets[forged_at as usize..], forged_at).is_some());
     octets[ranges[0].start + 4] ^= 1;
     fs::write(path, &octets).unwrap();
+    let gaps = scan(&fs::File::open(path).unwrap(), 1).unwrap().gaps;
+    assert_eq!(gaps, [Gap { offset: 40, end: ranges[1].start as u64 }]);
     let (found, recovered) = recovered_contents(directory.path());
     assert_eq!((found, recovered.damaged), (contents[1..].to_vec(), 1));
 }

@@ -27,7 +27,7 @@ use crate::worker::buffers::{BUFFER_BYTES, Buffer, Chunk};
 /// For what happens on another thread: long enough for any machine, and only waited for when a test fails.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Sends completions, and an empty mark at each flush, to the test.
+/// Sends completions to the test.
 struct ChannelSink(Sender<Completion>);
 
 impl CompletionSink for ChannelSink {
