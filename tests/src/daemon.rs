@@ -18,6 +18,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// From SIGTERM to the exit, all connections drained.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// From the exit to the end of stderr: longer only when a child of the daemon lives on and holds it open.
+const STDERR_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The sections that tests have in common, before what a test adds. Ports are 0: the kernel chooses.
 const CONFIG: &str = r#"
 [[listener]]
@@ -123,7 +126,7 @@ impl Daemon {
             Err(error) => {
                 child.kill()?;
                 let status = child.wait()?;
-                let said = stderr.recv().unwrap_or_default();
+                let said = said(&stderr);
                 bail!("the daemon did not start: {error:#} ({status}); stderr:\n{said}")
             }
         }
@@ -171,7 +174,7 @@ impl Daemon {
 
     fn collect(&mut self) -> Result<Ended> {
         let status = self.child.wait()?;
-        Ok(Ended { status, stderr: self.stderr.recv().unwrap_or_default() })
+        Ok(Ended { status, stderr: said(&self.stderr) })
     }
 }
 
@@ -180,10 +183,8 @@ impl Drop for Daemon {
         // Already waited for, or about to be ended: either way nothing is left to report.
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
-        if thread::panicking()
-            && let Ok(said) = self.stderr.recv()
-        {
-            eprintln!("the daemon wrote to stderr:\n{said}");
+        if thread::panicking() {
+            eprintln!("the daemon wrote to stderr:\n{}", said(&self.stderr));
         }
     }
 }
@@ -234,6 +235,11 @@ fn watch(stdout: impl Read + Send + 'static) -> (Receiver<String>, Receiver<()>)
     (line, ended)
 }
 
+/// All that was written to stderr, once the process is gone.
+fn said(stderr: &Receiver<String>) -> String {
+    stderr.recv_timeout(STDERR_TIMEOUT).unwrap_or_default()
+}
+
 fn read_to_end(mut stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -272,7 +278,7 @@ mod tests {
     fn a_daemon_is_stopped_and_its_stderr_kept() {
         // `wait` ends at once for a trap; the child has to go too, because it holds stdout open.
         let script = format!(
-            "echo said >&2; trap 'kill $!; exit 0' TERM; echo '{READY}'; tail -f /dev/null & wait"
+            "echo said >&2; tail -f /dev/null & trap 'kill $!; exit 0' TERM; echo '{READY}'; wait"
         );
         let daemon = Daemon::start(shell(&script)).unwrap();
         assert_eq!(daemon.smtp("implicit").port(), 41235);
