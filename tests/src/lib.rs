@@ -1,1 +1,28 @@
 //! Harness for the suites that drive the real binary.
+//!
+//! - [`daemon`]: a daemon of its own for each test, on ports the kernel chose
+//! - [`maildir`]: what was delivered
+//!
+//! Nothing here sleeps: waiting is for an event, with a deadline.
+
+pub mod daemon;
+pub mod maildir;
+
+use std::env;
+use std::path::PathBuf;
+
+/// The binary under test: `INGRESS_BIN`, else `ingress` beside the test binaries of the same build.
+///
+/// Panics when neither exists: a suite must not pass because it drove nothing.
+pub fn bin() -> PathBuf {
+    if let Some(path) = env::var_os("INGRESS_BIN") {
+        let path = PathBuf::from(path);
+        assert!(path.is_file(), "INGRESS_BIN={} is not a file", path.display());
+        return path;
+    }
+    let test = env::current_exe().expect("a test binary knows its own path");
+    // target/PROFILE/deps/SUITE-HASH
+    let path = test.ancestors().nth(2).expect("a test binary has a profile folder").join("ingress");
+    assert!(path.is_file(), "{} is missing: cargo build, or set INGRESS_BIN", path.display());
+    path
+}
