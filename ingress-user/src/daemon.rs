@@ -142,8 +142,12 @@ impl WorkerSeed {
         let mut listening: Vec<Vec<Listening>> = prepared.iter().map(|_| Vec::new()).collect();
         for group in groups {
             let mode = group.config.tls;
-            let settings =
-                Arc::new(session_settings(&config.hostname, &config.recipients, &config.limits, mode));
+            let settings = Arc::new(session_settings(
+                &config.hostname,
+                &config.recipients,
+                &config.limits,
+                mode,
+            ));
             for (sockets, socket) in listening.iter_mut().zip(group.sockets) {
                 sockets.push(Listening {
                     socket,
@@ -208,7 +212,9 @@ fn create_state_dir(config: &Config) -> Result<()> {
 
 fn warn_about_load_test_settings(config: &Config) {
     if config.recipients == RecipientDomains::Any {
-        tracing::warn!("recipients.domains is [\"*\"]: mail for any domain is taken; for load tests only");
+        tracing::warn!(
+            "recipients.domains is [\"*\"]: mail for any domain is taken; for load tests only"
+        );
     }
 }
 

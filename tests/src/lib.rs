@@ -1,11 +1,13 @@
-//! Harness for the suites that drive the real binary.
+//! Harness for the suites.
 //!
 //! - [`daemon`]: a daemon of its own for each test, on ports the kernel chose
+//! - [`dialogue`]: scripts against the SMTP core with a clock of their own
 //! - [`maildir`]: what was delivered
 //!
 //! Nothing here sleeps: waiting is for an event, with a deadline.
 
 pub mod daemon;
+pub mod dialogue;
 pub mod maildir;
 
 use std::env;

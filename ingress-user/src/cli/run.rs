@@ -66,7 +66,6 @@ fn ready_line(ready: &Ready) -> String {
         .iter()
         .map(|(address, mode)| format!(" smtp={address}/{}", mode.keyword()))
         .collect();
-    let metrics =
-        ready.metrics.map(|address| format!(" metrics={address}")).unwrap_or_default();
+    let metrics = ready.metrics.map(|address| format!(" metrics={address}")).unwrap_or_default();
     format!("ready{listeners} control={}{metrics}\n", ready.control.display())
 }

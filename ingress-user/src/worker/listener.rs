@@ -40,7 +40,10 @@ pub fn open_group(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener
 /// Has the kernel pick the socket of the group whose CPU, by the same place in `cpus`, handles the packet (SO_INCOMING_CPU
 /// on listeners, honoured since Linux 6.2). Takes no privilege.
 pub fn steer_by_incoming_cpu(group: &[TcpListener], cpus: &[usize]) -> io::Result<()> {
-    group.iter().zip(cpus).try_for_each(|(socket, &cpu)| SockRef::from(socket).set_cpu_affinity(cpu))
+    group
+        .iter()
+        .zip(cpus)
+        .try_for_each(|(socket, &cpu)| SockRef::from(socket).set_cpu_affinity(cpu))
 }
 
 /// Finds out whether the address is free. SO_REUSEPORT alone would let two daemons of one user share it unnoticed.
