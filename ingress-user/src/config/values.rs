@@ -44,7 +44,7 @@ fn parse_with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 /// Writes `value` in the largest unit that divides it.
 fn write_with_unit(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
-    let fitting = units.iter().find(|(_, factor)| value != 0 && value % factor == 0);
+    let fitting = units.iter().find(|(_, factor)| value != 0 && value.is_multiple_of(*factor));
     let (unit, factor) = fitting.or(units.last()).copied().unwrap_or(("", 1));
     write!(f, "{}{unit}", value / factor)
 }

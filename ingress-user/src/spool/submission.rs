@@ -73,6 +73,8 @@ pub struct Completion {
     pub id: QueueId,
     /// `Ok` only after the record is on stable storage.
     pub outcome: Result<(), CommitError>,
+    /// Octets of the body as it was submitted.
+    pub body_bytes: u64,
     /// The receive buffers of the submission, for the worker's pool.
     pub buffers: Vec<Buffer>,
 }

@@ -160,6 +160,7 @@ impl Writer {
                 ticket: submission.ticket,
                 id: submission.id,
                 outcome,
+                body_bytes: submission.body.iter().map(Chunk::byte_count).sum(),
                 buffers: submission.body.into_iter().map(Chunk::into_buffer).collect(),
             });
         }

@@ -1,14 +1,15 @@
 //! One client connection: socket, TLS, received octets and replies around a [`Session`].
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown};
-use std::time::{Duration, Instant};
+use std::net::IpAddr;
+use std::time::Instant;
 
 use mio::Interest;
 use mio::net::TcpStream;
 
 use super::buffers::{BufferPool, Chunk};
 use super::clock::Now;
+use super::closing::Phase;
 use super::timers::Tick;
 use super::tls::{TlsContext, TlsEvent, TlsStream};
 use super::window::{Framing, Space, Window};
@@ -19,17 +20,10 @@ use crate::smtp::{Action, Octets, Session};
 use crate::spool::QueueId;
 
 /// Receives for one connection before others have their turn.
-const RECEIVES_PER_TURN_MAX: usize = 16;
+pub(super) const RECEIVES_PER_TURN_MAX: usize = 16;
 
 /// Replies beyond this wait until the client has taken them; nothing more is read from it meanwhile.
 const OUTPUT_BYTES_PAUSE: usize = 16 * 1024;
-
-/// How long a closing connection waits for the client to take the last replies.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long octets of a client we have closed on are read and dropped, so that the kernel's reset does not overtake the
-/// last reply (RFC 9293 3.6.1 and its well-known consequence).
-const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a connection uses of its worker during a turn of the loop.
 pub(super) struct Turn<'w> {
@@ -64,32 +58,18 @@ pub(super) enum Outcome {
     Closed,
 }
 
-/// What a connection is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Serving,
-    /// The session is over; its last replies are on their way.
-    Flushing {
-        until: Instant,
-    },
-    /// All is sent and our side is shut; the client's octets are dropped until it closes too.
-    Lingering {
-        until: Instant,
-    },
-}
-
 pub(super) struct Connection {
-    socket: TcpStream,
+    pub(super) socket: TcpStream,
     client: IpAddr,
-    session: Session,
+    pub(super) session: Session,
     /// Boxed: most connections never have one.
-    tls: Option<Box<TlsStream>>,
-    window: Window,
+    pub(super) tls: Option<Box<TlsStream>>,
+    pub(super) window: Window,
     /// Octets the socket has not taken yet; without memory of its own while empty.
-    output: Vec<u8>,
-    phase: Phase,
+    pub(super) output: Vec<u8>,
+    pub(super) phase: Phase,
     /// The socket may have something, as far as edge-triggered events and short reads tell.
-    readable: bool,
+    pub(super) readable: bool,
     /// The client will send nothing more.
     read_closed: bool,
     /// Refused commands and messages that the metrics already have.
@@ -455,49 +435,8 @@ impl Connection {
         turn.metrics.messages_refused.add(u64::from(now.1 - messages));
     }
 
-    fn begin_close(&mut self, turn: &mut Turn<'_>) -> Outcome {
-        if let Some(tls) = &mut self.tls {
-            tls.close(&mut self.output);
-        }
-        self.window.close(turn.pool);
-        self.phase = Phase::Flushing { until: turn.now.monotonic + FLUSH_TIMEOUT };
-        self.finish(turn)
-    }
-
-    fn finish(&mut self, turn: &mut Turn<'_>) -> Outcome {
-        if self.flush().is_err() {
-            return Outcome::Closed;
-        }
-        if !self.output.is_empty() {
-            return Outcome::Wait;
-        }
-        let client_is_done = self.session.is_closed_by_client() && !self.readable;
-        if client_is_done || self.socket.shutdown(Shutdown::Write).is_err() {
-            return Outcome::Closed;
-        }
-        self.phase = Phase::Lingering { until: turn.now.monotonic + LINGER_TIMEOUT };
-        self.readable = true;
-        self.linger(turn)
-    }
-
-    fn linger(&mut self, turn: &mut Turn<'_>) -> Outcome {
-        for _ in 0..RECEIVES_PER_TURN_MAX {
-            if self.window.make_space(Framing::Clear, turn.pool) != Space::Free {
-                return Outcome::Closed;
-            }
-            match self.socket.read(self.window.space(Framing::Clear)) {
-                Ok(0) => return Outcome::Closed,
-                Ok(_dropped) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Outcome::Wait,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_reset) => return Outcome::Closed,
-            }
-        }
-        Outcome::Again
-    }
-
     /// Sends what the socket takes. An error means the connection is gone.
-    fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self) -> io::Result<()> {
         let mut sent = 0;
         while let Some(rest) = self.output.get(sent..).filter(|rest| !rest.is_empty()) {
             match self.socket.write(rest) {

@@ -3,9 +3,12 @@
 //! A turn of the loop: wait for the poll, read the clock once, open the mailbox, serve ready sockets, go on with connections
 //! that gave way to others, fire deadlines. Nothing in it waits for disk, DNS, another thread or a slow client.
 
+mod accept;
 mod admission;
 pub mod buffers;
 pub mod clock;
+mod closing;
+mod commit;
 mod connection;
 pub mod listener;
 mod mailbox;

@@ -1,40 +1,32 @@
 //! The loop of a worker.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Write};
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use super::admission::Admission;
-use super::buffers::{BufferPool, Chunk};
+use super::buffers::BufferPool;
 use super::clock::Now;
 use super::connection::{Connection, Outcome, Scratch, Turn};
-use super::listener;
 use super::mailbox::{Letter, Mailbox, MailboxSender};
 use super::timers::TimerWheel;
 use super::tls::TlsContext;
 use crate::metrics::{Metrics, WorkerMetrics};
-use crate::smtp::envelope::Envelope;
-use crate::smtp::reply::{Closing, LocalFault, Reply};
-use crate::smtp::{Session, Settings, trace};
-use crate::spool::{
-    BodyEncoding, CommitError, Completion, QueueId, RefusedReason, SpoolHandle, Submission, Ticket,
-};
+use crate::smtp::Settings;
+use crate::smtp::reply::Closing;
+use crate::spool::SpoolHandle;
 
 const WAKER: Token = Token(usize::MAX);
 
 /// Events taken from the kernel in one turn.
 const EVENTS_PER_TURN_MAX: usize = 1024;
-
-/// After the kernel refused a connection for want of memory or file descriptors, accepting rests this long.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a drain lets open transactions go on.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -96,54 +88,55 @@ impl PreparedWorker {
     }
 }
 
-struct Worker {
-    index: usize,
-    hostname: Box<str>,
-    poll: Poll,
-    mailbox: Mailbox,
-    listeners: Vec<Listener>,
-    connections: Slab<Entry>,
-    next_generation: u32,
-    timers: TimerWheel,
+/// The thread's state. What it does with new connections is in `accept`, with complete messages in `commit`.
+pub(super) struct Worker {
+    pub(super) index: usize,
+    pub(super) hostname: Box<str>,
+    pub(super) poll: Poll,
+    pub(super) mailbox: Mailbox,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) connections: Slab<Entry>,
+    pub(super) next_generation: u32,
+    pub(super) timers: TimerWheel,
     /// Connections that have more to do.
-    again: VecDeque<u64>,
+    pub(super) again: VecDeque<u64>,
     /// Connections that wait for a receive buffer.
-    starved: VecDeque<u64>,
-    shared: Shared,
-    spool: SpoolHandle,
-    admission: Arc<Admission>,
-    accept_burst_max: usize,
-    commits_in_flight: usize,
-    commits_in_flight_max: usize,
-    last_id_micros: u64,
+    pub(super) starved: VecDeque<u64>,
+    pub(super) shared: Shared,
+    pub(super) spool: SpoolHandle,
+    pub(super) admission: Arc<Admission>,
+    pub(super) accept_burst_max: usize,
+    pub(super) commits_in_flight: usize,
+    pub(super) commits_in_flight_max: usize,
+    pub(super) last_id_micros: u64,
     /// Set by a drain: when the last connections are cut.
-    drain_until: Option<Instant>,
+    pub(super) drain_until: Option<Instant>,
 }
 
-struct Listener {
-    socket: TcpListener,
-    settings: Arc<Settings>,
-    implicit_tls: bool,
+pub(super) struct Listener {
+    pub(super) socket: TcpListener,
+    pub(super) settings: Arc<Settings>,
+    pub(super) implicit_tls: bool,
     /// The kernel may have connections waiting.
-    acceptable: bool,
+    pub(super) acceptable: bool,
 }
 
-struct Entry {
-    generation: u32,
-    connection: Connection,
+pub(super) struct Entry {
+    pub(super) generation: u32,
+    pub(super) connection: Connection,
 }
 
 /// What connections use while they have their turn.
-struct Shared {
-    index: usize,
-    pool: BufferPool,
-    scratch: Scratch,
-    tls: TlsContext,
-    metrics: Arc<Metrics>,
+pub(super) struct Shared {
+    pub(super) index: usize,
+    pub(super) pool: BufferPool,
+    pub(super) scratch: Scratch,
+    pub(super) tls: TlsContext,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Shared {
-    fn turn(&mut self, now: Now) -> Turn<'_> {
+    pub(super) fn turn(&mut self, now: Now) -> Turn<'_> {
         Turn {
             now,
             pool: &mut self.pool,
@@ -195,7 +188,7 @@ impl Worker {
         })
     }
 
-    fn metrics(&self) -> &WorkerMetrics {
+    pub(super) fn metrics(&self) -> &WorkerMetrics {
         &self.shared.metrics.workers[self.index]
     }
 
@@ -270,79 +263,12 @@ impl Worker {
         }
     }
 
-    fn accept_all(&mut self, now: Now) {
-        for number in 0..self.listeners.len() {
-            for _ in 0..self.accept_burst_max {
-                let Some(listener) = self.listeners.get_mut(number).filter(|l| l.acceptable) else {
-                    break;
-                };
-                match listener.socket.accept() {
-                    Ok((socket, peer)) => self.admit(number, socket, peer, now),
-                    Err(error) => self.accept_failed(number, &error, now),
-                }
-            }
-        }
-    }
-
-    fn accept_failed(&mut self, number: usize, error: &io::Error, now: Now) {
-        match error.kind() {
-            ErrorKind::Interrupted | ErrorKind::ConnectionAborted => return,
-            ErrorKind::WouldBlock => {}
-            _ => {
-                tracing::error!(%error, "cannot accept connections; resting for a second");
-                self.timers.schedule(number as u64, now.monotonic + ACCEPT_PAUSE);
-            }
-        }
-        if let Some(listener) = self.listeners.get_mut(number) {
-            listener.acceptable = false;
-        }
-    }
-
-    /// A new connection: counted, bounded, greeted.
-    fn admit(&mut self, number: usize, mut socket: TcpStream, peer: SocketAddr, now: Now) {
-        let metrics = &self.shared.metrics.workers[self.index];
-        metrics.connections.increment();
-        if listener::is_local(&socket, metrics.cpu) {
-            metrics.steering_local.increment();
-        } else {
-            metrics.steering_remote.increment();
-        }
-        let Some(listener) = self.listeners.get(number) else { return };
-        let client = peer.ip().to_canonical();
-        if let Err(why) = self.admission.enter(client) {
-            metrics.connections_refused.increment();
-            if !listener.implicit_tls {
-                turn_away(&mut socket, &listener.settings.hostname, why);
-            }
-            return;
-        }
-        let session = Session::new(Arc::clone(&listener.settings), client, now.monotonic);
-        let implicit_tls = listener.implicit_tls;
-        metrics.connections_open.add(1);
-        let mut turn = self.shared.turn(now);
-        let connection = Connection::new(socket, client, session, implicit_tls, &mut turn);
-        let generation = self.next_generation;
-        self.next_generation = self.next_generation.checked_add(1).unwrap_or(1);
-        let index = self.connections.insert(Entry { generation, connection });
-        let key = key_of(generation, index);
-        let Some(entry) = self.connections.get_mut(index) else { return };
-        let interest = entry.connection.interest;
-        let socket = entry.connection.socket_mut();
-        match self.poll.registry().register(socket, Token(key as usize), interest) {
-            Ok(()) => self.drive(key, now),
-            Err(error) => {
-                tracing::error!(%error, "cannot watch a connection");
-                self.remove(key);
-            }
-        }
-    }
-
-    fn drive(&mut self, key: u64, now: Now) {
+    pub(super) fn drive(&mut self, key: u64, now: Now) {
         self.with_connection(key, now, Connection::drive);
     }
 
     /// Lets a connection act, and does what it asks for.
-    fn with_connection(
+    pub(super) fn with_connection(
         &mut self,
         key: u64,
         now: Now,
@@ -411,71 +337,6 @@ impl Worker {
         }
     }
 
-    fn submit(
-        &mut self,
-        key: u64,
-        envelope: Envelope,
-        body: Vec<Chunk>,
-        now: Now,
-    ) -> Result<(), LocalFault> {
-        let give_back = |pool: &mut BufferPool, body: Vec<Chunk>| {
-            body.into_iter().for_each(|chunk| pool.give_back(chunk.into_buffer()));
-        };
-        if self.commits_in_flight >= self.commits_in_flight_max {
-            give_back(&mut self.shared.pool, body);
-            return Err(LocalFault::SpoolBusy);
-        }
-        let id = self.next_id(now);
-        let submission = Submission {
-            ticket: Ticket { worker: self.index, connection: key },
-            id,
-            accepted_at: now.unix_micros(),
-            trace: trace::received(&envelope, &self.hostname, id, now.wall),
-            envelope,
-            body,
-            encoding: BodyEncoding::DotStuffed,
-        };
-        match self.spool.submit(submission) {
-            Ok(()) => {
-                self.commits_in_flight += 1;
-                Ok(())
-            }
-            Err(refused) => {
-                give_back(&mut self.shared.pool, refused.submission.body);
-                Err(match refused.reason {
-                    RefusedReason::Full | RefusedReason::Stopped => LocalFault::SpoolBusy,
-                    RefusedReason::Poisoned => LocalFault::SpoolPoisoned,
-                })
-            }
-        }
-    }
-
-    fn handle_completion(&mut self, completion: Completion, now: Now) {
-        self.commits_in_flight -= 1;
-        for buffer in completion.buffers {
-            self.shared.pool.give_back(buffer);
-        }
-        let metrics = self.metrics();
-        let outcome = match completion.outcome {
-            Ok(()) => {
-                metrics.messages_accepted.increment();
-                Ok(completion.id)
-            }
-            Err(CommitError::NoSpace) => Err(LocalFault::SpoolFull),
-            Err(CommitError::Poisoned) => Err(LocalFault::SpoolPoisoned),
-        };
-        // A client that hung up meanwhile does not hear it; its message is kept all the same.
-        self.with_connection(completion.ticket.connection, now, |connection, turn| {
-            connection.commit(outcome, turn)
-        });
-    }
-
-    /// Microseconds of the wall clock, made to grow even where that stands still or is set back.
-    fn next_id(&mut self, now: Now) -> QueueId {
-        self.last_id_micros = now.unix_micros().max(self.last_id_micros + 1);
-        QueueId::new(self.last_id_micros, self.index)
-    }
-
     /// Closes the listeners, and every connection as soon as it is not in the middle of a message.
     fn drain(&mut self, now: Now) {
         if self.drain_until.is_some() {
@@ -504,7 +365,7 @@ impl Worker {
         entry_mut(&mut self.connections, key).map(|entry| &mut entry.connection)
     }
 
-    fn remove(&mut self, key: u64) {
+    pub(super) fn remove(&mut self, key: u64) {
         if entry_mut(&mut self.connections, key).is_none() {
             return;
         }
@@ -515,16 +376,9 @@ impl Worker {
     }
 }
 
-/// Says why, as far as the socket takes it at once, and closes.
-fn turn_away(socket: &mut TcpStream, hostname: &str, why: Closing) {
-    let mut reply = Vec::new();
-    Reply::Closing { hostname, why }.write_to(&mut reply);
-    let _ = socket.write(&reply);
-}
-
 /// Keys of connections have a generation of at least 1 in the upper half, so they are no listener numbers, and a key that
 /// outlives its connection finds nothing.
-fn key_of(generation: u32, index: usize) -> u64 {
+pub(super) fn key_of(generation: u32, index: usize) -> u64 {
     u64::from(generation) << 32 | index as u64
 }
 

@@ -1,15 +1,17 @@
-//! The state machine of one connection.
+//! The state machine of one connection: its states and the contract with its driver. `lines` finds the command lines,
+//! `commands` carries them out.
+
+mod commands;
+mod lines;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use memchr::memchr2;
-
-use super::command::{Command, Mail};
-use super::data::{DataFault, DataLimits, DataScanner};
+use super::command::Command;
+use super::data::{DataFault, DataScanner};
 use super::envelope::{BodyType, Envelope, Protocol};
-use super::reply::{Closing, Extensions, LocalFault, Refusal, Reply};
+use super::reply::{Closing, LocalFault, Refusal, Reply};
 use crate::policy::RecipientDomains;
 use crate::spool::QueueId;
 
@@ -339,77 +341,6 @@ impl Session {
         }
     }
 
-    /// Takes one command line, or the piece of one that is there.
-    fn handle_line_octets(&mut self, input: &[u8], now: Instant, out: &mut Vec<u8>) -> Step {
-        let step = |consumed, action| Step { consumed, octets: Octets::Command, action };
-        let (piece, consumed) = match self.line_piece(input) {
-            LinePiece::Whole { piece, consumed } => (piece, consumed),
-            LinePiece::Partial => {
-                self.keep_partial_line(input);
-                return step(input.len(), Action::Continue);
-            }
-            LinePiece::BareLineEnd => {
-                return step(input.len(), self.close(Closing::BareLineEnd, out));
-            }
-        };
-        let behind = input.len() > consumed;
-        if let State::ExpectLineEnd(transaction) = &mut self.state {
-            self.state = State::ExpectCommand(transaction.take());
-            self.line.clear();
-            return step(consumed, self.refuse(Refusal::LineTooLong, out));
-        }
-        let action = if self.line.is_empty() {
-            self.handle_line(piece, behind, now, out)
-        } else {
-            let mut line = std::mem::take(&mut self.line);
-            line.extend_from_slice(piece);
-            if line.last() == Some(&b'\r') {
-                line.pop();
-            }
-            self.handle_line(&line, behind, now, out)
-        };
-        step(consumed, action)
-    }
-
-    /// Looks for the line end in `input`, with what [`Self::line`] already holds before it.
-    fn line_piece<'i>(&self, input: &'i [u8]) -> LinePiece<'i> {
-        let cr_before = self.line.last() == Some(&b'\r');
-        if cr_before && !input.is_empty() {
-            // The CR that waited decides now.
-            return match input.first() {
-                Some(b'\n') => LinePiece::Whole { piece: &[], consumed: 1 },
-                _ => LinePiece::BareLineEnd,
-            };
-        }
-        let Some(end) = memchr2(b'\r', b'\n', input) else { return LinePiece::Partial };
-        match (input.get(end), input.get(end + 1)) {
-            (Some(b'\r'), Some(b'\n')) => {
-                LinePiece::Whole { piece: input.get(..end).unwrap_or_default(), consumed: end + 2 }
-            }
-            (Some(b'\r'), None) => LinePiece::Partial,
-            _ => LinePiece::BareLineEnd,
-        }
-    }
-
-    /// Copies an unfinished command line out of the receive buffer, which is then free for others. Beyond the limit only
-    /// its end matters.
-    fn keep_partial_line(&mut self, input: &[u8]) {
-        let too_long = self.line.len() + input.len() > self.settings.command_line_bytes_max;
-        if let State::ExpectCommand(transaction) = &mut self.state
-            && too_long
-        {
-            self.state = State::ExpectLineEnd(transaction.take());
-        }
-        if matches!(self.state, State::ExpectLineEnd(_)) {
-            self.line.clear();
-            if input.last() == Some(&b'\r') {
-                self.line.push(b'\r');
-            }
-        } else {
-            self.line.extend_from_slice(input);
-        }
-    }
-
     /// Takes one line without its CRLF; `behind` says whether octets are buffered after it.
     fn handle_line(
         &mut self,
@@ -427,123 +358,6 @@ impl Session {
         }
     }
 
-    fn handle_command(
-        &mut self,
-        command: Command<'_>,
-        behind: bool,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> Action {
-        match command {
-            Command::Ehlo { name } => self.hello(name, true, out),
-            Command::Helo { name } => self.hello(name, false, out),
-            Command::Mail(mail) => self.mail(&mail, out),
-            Command::Rcpt { path } => {
-                self.rcpt(path.as_str(), path.domain(), path.is_bare_postmaster(), out)
-            }
-            Command::Data => self.data(out),
-            Command::Rset => {
-                self.state = State::ExpectCommand(None);
-                self.accept(Reply::Ok, out)
-            }
-            Command::Noop => self.accept(Reply::Ok, out),
-            Command::Vrfy => self.accept(Reply::CannotVerify, out),
-            Command::Help => self.accept(Reply::Help, out),
-            Command::StartTls => self.starttls(behind, now, out),
-            Command::Quit => {
-                Reply::Goodbye { hostname: &self.settings.hostname }.write_to(out);
-                self.state = State::Closed { by_client: true };
-                Action::Close
-            }
-        }
-    }
-
-    /// EHLO and HELO also clear the transaction (RFC 5321 4.1.4).
-    fn hello(&mut self, name: &str, extended: bool, out: &mut Vec<u8>) -> Action {
-        self.helo = Some(Helo { name: name.into(), extended });
-        self.state = State::ExpectCommand(None);
-        let hostname = &self.settings.hostname;
-        if extended {
-            let extensions = Extensions {
-                message_bytes_max: self.settings.message_bytes_max,
-                starttls: self.settings.starttls && !self.secure,
-            };
-            Reply::Ehlo { hostname, extensions }.write_to(out);
-        } else {
-            Reply::Helo { hostname }.write_to(out);
-        }
-        Action::Continue
-    }
-
-    fn mail(&mut self, mail: &Mail<'_>, out: &mut Vec<u8>) -> Action {
-        if self.helo.is_none() {
-            return self.refuse(Refusal::HeloFirst, out);
-        }
-        if matches!(self.state, State::ExpectCommand(Some(_))) {
-            return self.refuse(Refusal::NestedMail, out);
-        }
-        if mail.size.is_some_and(|size| size > self.settings.message_bytes_max) {
-            return self.refuse(Refusal::DeclaredTooBig, out);
-        }
-        self.state = State::ExpectCommand(Some(Transaction {
-            reverse_path: mail.reverse_path.map(|path| path.as_str()).unwrap_or_default().into(),
-            recipients: Vec::new(),
-            body: mail.body,
-        }));
-        self.accept(Reply::SenderOk, out)
-    }
-
-    fn rcpt(&mut self, path: &str, domain: &str, postmaster: bool, out: &mut Vec<u8>) -> Action {
-        let settings = Arc::clone(&self.settings);
-        let State::ExpectCommand(Some(transaction)) = &mut self.state else {
-            return self.refuse(Refusal::MailFirst, out);
-        };
-        if !postmaster && !settings.domains.accepts(domain) {
-            return self.refuse(Refusal::RelayDenied, out);
-        }
-        if transaction.recipients.len() >= settings.recipients_max {
-            // RFC 5321 4.5.3.1.10: 452, and the client sends the message to those it has. Not the client's error.
-            return self.accept(Reply::Refused(Refusal::TooManyRecipients), out);
-        }
-        transaction.recipients.push(path.into());
-        self.accept(Reply::RecipientOk, out)
-    }
-
-    fn data(&mut self, out: &mut Vec<u8>) -> Action {
-        match std::mem::replace(&mut self.state, State::ExpectCommand(None)) {
-            State::ExpectCommand(Some(transaction)) if !transaction.recipients.is_empty() => {
-                let limits = DataLimits {
-                    message_bytes_max: self.settings.message_bytes_max,
-                    line_bytes_max: self.settings.text_line_bytes_max,
-                };
-                let scanner = DataScanner::new(limits);
-                self.state = State::ExpectData { transaction, scanner, refusal: None };
-                self.accept(Reply::StartData, out)
-            }
-            State::ExpectCommand(Some(transaction)) => {
-                self.state = State::ExpectCommand(Some(transaction));
-                self.refuse(Refusal::RecipientsFirst, out)
-            }
-            _ => self.refuse(Refusal::MailFirst, out),
-        }
-    }
-
-    fn starttls(&mut self, behind: bool, now: Instant, out: &mut Vec<u8>) -> Action {
-        if self.secure {
-            return self.refuse(Refusal::TlsAlreadyActive, out);
-        }
-        if !self.settings.starttls {
-            return self.refuse(Refusal::TlsUnavailable, out);
-        }
-        if behind {
-            // What came in the same breath was sent in clear by the client, or put there by someone in the path.
-            return self.close(Closing::PipelinedStartTls, out);
-        }
-        Reply::ReadyForTls.write_to(out);
-        self.await_tls(now);
-        Action::StartTls
-    }
-
     fn accept(&self, reply: Reply<'_>, out: &mut Vec<u8>) -> Action {
         reply.write_to(out);
         Action::Continue
@@ -557,16 +371,4 @@ impl Session {
         }
         Action::Continue
     }
-}
-
-/// Where a command line ends, seen from the input at hand.
-enum LinePiece<'i> {
-    /// The line's last octets, without CRLF, and how much of the input they and the CRLF take.
-    Whole {
-        piece: &'i [u8],
-        consumed: usize,
-    },
-    Partial,
-    /// RFC 5321 2.3.8: CR and LF only ever together.
-    BareLineEnd,
 }
