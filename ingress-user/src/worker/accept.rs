@@ -72,7 +72,7 @@ impl Worker {
         let connection = Connection::new(socket, client, session, implicit_tls, &mut turn);
         let generation = self.next_generation;
         self.next_generation = self.next_generation.checked_add(1).unwrap_or(1);
-        let index = self.connections.insert(Entry { generation, connection });
+        let index = self.connections.insert(Entry { generation, connection, queued: false });
         let key = key_of(generation, index);
         let Some(entry) = self.connections.get_mut(index) else { return };
         let interest = entry.connection.interest;

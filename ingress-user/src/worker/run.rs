@@ -124,6 +124,8 @@ pub(super) struct Listener {
 pub(super) struct Entry {
     pub(super) generation: u32,
     pub(super) connection: Connection,
+    /// It stands in `again` or `starved`, once.
+    pub(super) queued: bool,
 }
 
 /// What connections use while they have their turn.
@@ -253,18 +255,25 @@ impl Worker {
     fn go_on(&mut self, now: Now) {
         for _ in 0..self.again.len() {
             if let Some(key) = self.again.pop_front() {
-                self.drive(key, now);
+                self.drive_queued(key, now);
             }
         }
         for _ in 0..self.shared.pool.available().min(self.starved.len()) {
             if let Some(key) = self.starved.pop_front() {
-                self.drive(key, now);
+                self.drive_queued(key, now);
             }
         }
     }
 
     pub(super) fn drive(&mut self, key: u64, now: Now) {
         self.with_connection(key, now, Connection::drive);
+    }
+
+    fn drive_queued(&mut self, key: u64, now: Now) {
+        if let Some(entry) = entry_mut(&mut self.connections, key) {
+            entry.queued = false;
+            self.drive(key, now);
+        }
     }
 
     /// Lets a connection act, and does what it asks for.
@@ -284,11 +293,17 @@ impl Worker {
             let Some(entry) = entry_mut(&mut self.connections, key) else { return };
             outcome = entry.connection.commit(Err(fault), &mut self.shared.turn(now));
         }
-        match outcome {
-            Outcome::Again => self.again.push_back(key),
-            Outcome::AwaitBuffer => self.starved.push_back(key),
+        let queue = match outcome {
+            Outcome::Again => Some(&mut self.again),
+            Outcome::AwaitBuffer => Some(&mut self.starved),
             Outcome::Closed => return self.remove(key),
-            Outcome::Wait | Outcome::Submit { .. } => {}
+            Outcome::Wait | Outcome::Submit { .. } => None,
+        };
+        if let Some(queue) = queue
+            && let Some(entry) = entry_mut(&mut self.connections, key)
+            && !std::mem::replace(&mut entry.queued, true)
+        {
+            queue.push_back(key);
         }
         self.settle(key, now);
     }
