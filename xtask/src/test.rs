@@ -7,12 +7,14 @@ use crate::{build, setup, shell};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Run these suites only (`host`, or a file name in tests/suites without .rs)
+    /// Run these suites only (`host`, `harness`, or a file name in tests/suites without .rs)
     suites: Vec<String>,
 }
 
 /// Everything that is not a suite of the real binary: unit, property and dialogue tests.
 const HOST: &str = "host";
+/// What the suites of the real binary have in common.
+const HARNESS: &str = "harness";
 
 const SMTP_SOURCE: Tool = ("smtp-source", "postfix");
 
@@ -78,8 +80,7 @@ fn suites() -> Result<Vec<String>> {
         suites.extend(name.to_str().and_then(|name| name.strip_suffix(".rs")).map(str::to_owned));
     }
     suites.sort();
-    suites.insert(0, HOST.to_owned());
-    Ok(suites)
+    Ok([HOST, HARNESS].map(str::to_owned).into_iter().chain(suites).collect())
 }
 
 fn install_tools(suites: &[String]) -> Result<()> {
@@ -100,7 +101,8 @@ fn run_suite(suite: &str) -> Outcome {
     cargo.args(["test", "--locked"]).env("INGRESS_BIN", shell::daemon());
     match suite {
         HOST => cargo.args(["--workspace", "--exclude", "ingress-tests"]),
-        _ => cargo.args(["--package", "ingress-tests", "--lib", "--test", suite]),
+        HARNESS => cargo.args(["--package", "ingress-tests", "--lib"]),
+        _ => cargo.args(["--package", "ingress-tests", "--test", suite]),
     };
     if NEEDS.iter().any(|needs| needs.suite == suite && needs.root) {
         // Namespaces, interfaces and CPUs are the machine's: one test at a time.
