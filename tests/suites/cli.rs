@@ -96,6 +96,38 @@ fn status_without_a_file_looks_in_the_embedded_defaults_folder() {
 }
 
 #[test]
+fn a_running_daemon_tells_its_status_and_ends_with_0() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    let json = stdout(&site.command("status", &["--json"]).unwrap());
+    for name in ["\"connections_total\":0", "\"tier\":", "\"pending\":0", "\"verdicts\":"] {
+        assert!(json.contains(name), "{name} is not in {json}");
+    }
+    assert!(json.contains(&format!("\"{}\"", daemon.smtp("starttls"))), "{json}");
+    let text = stdout(&site.command("status", &[]).unwrap());
+    assert!(text.starts_with("mx.test (ingress "), "{text}");
+    assert!(daemon.stop().unwrap().status.success());
+}
+
+#[test]
+fn a_second_daemon_is_refused_and_a_killed_ones_socket_replaced() {
+    let site = Site::new("").unwrap();
+    let first = site.start().unwrap();
+    expect_refused_start(&site.command("run", &[]).unwrap());
+    first.kill().unwrap();
+    let next = site.start().unwrap();
+    assert_eq!(site.command("status", &[]).unwrap().status.code(), Some(0));
+    drop(next);
+}
+
+/// The last line on stderr of a daemon that did not start; what it logged before does not count.
+fn expect_refused_start(output: &Output) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.lines().last().is_some_and(|line| line.starts_with("ingress: ")), "{stderr}");
+}
+
+#[test]
 fn usage_errors_exit_2() {
     let table: [&[&str]; 5] = [
         &[],

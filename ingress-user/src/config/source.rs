@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::error::ConfigError;
 use super::file::File;
@@ -25,6 +25,7 @@ impl<'t> Source<'t> {
             message: error.message().lines().collect::<Vec<_>>().join("; "),
         })?;
         let source = Self { name, text, tree: tree.into_inner() };
+        source.sections_are_tables()?;
         let file = toml::from_str(text).map_err(|error| source.shape_error(&error))?;
         Ok((source, file))
     }
@@ -53,14 +54,53 @@ impl<'t> Source<'t> {
         let message = error.message();
         let expected = message.split_once("expected ").map_or(message, |(_, expected)| expected);
         if message.starts_with("unknown field") {
+            // Of a dotted key or header only the first unknown part is to blame.
+            let name = message.split('`').nth(1).unwrap_or_default();
+            let path = path_through(&path, name);
             return ConfigError::UnknownKey {
                 file: self.name.to_owned(),
                 line: line_of(self.text, at),
-                key: self.label(&path),
-                expected: expected_keys(last_step(&path), expected),
+                key: self.label(path),
+                expected: expected_keys(name, expected),
             };
         }
+        let expected = match expected {
+            "a sequence" if path == "listener" => "[[listener]] sections",
+            "a sequence" => "a list",
+            "wanted string or table" => "a string",
+            other => other,
+        };
         self.problem(&path, expected.replace('`', "\""))
+    }
+
+    /// Serde would fill a section from a list too, value by value in the order of the keys.
+    fn sections_are_tables(&self) -> Result<(), ConfigError> {
+        for (key, value) in &self.tree {
+            let name = key.get_ref();
+            match value.get_ref() {
+                DeValue::Array(list) if name == "listener" => {
+                    self.elements_are_tables(name, list)?
+                }
+                DeValue::Array(_) if name != "workers" => {
+                    return Err(self.problem(name, format!("one [{name}] section")));
+                }
+                DeValue::Table(table) if name == "tls" => {
+                    let certificates = table.get("certificates").map(Spanned::get_ref);
+                    if let Some(DeValue::Array(list)) = certificates {
+                        self.elements_are_tables("tls.certificates", list)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn elements_are_tables(&self, path: &str, list: &DeArray<'_>) -> Result<(), ConfigError> {
+        match list.iter().position(|element| !element.get_ref().is_table()) {
+            Some(index) => Err(self.problem(&format!("{path}.{index}"), "a table")),
+            None => Ok(()),
+        }
     }
 
     /// The path as an operator reads it: `[limits] idle_timeout`, `[tls] certificates[0].chain`, `hostname`.
@@ -138,8 +178,11 @@ fn line_of(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
 
-fn last_step(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or(path)
+/// The beginning of `path` that ends with the step `name`; all of it if there is none.
+fn path_through<'p>(path: &'p str, name: &str) -> &'p str {
+    let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
+    let through = ends.map(|end| &path[..end]).find(|part| part.rsplit('.').next() == Some(name));
+    through.unwrap_or(path)
 }
 
 /// The deepest key whose name or value covers byte `at`.

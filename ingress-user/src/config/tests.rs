@@ -159,6 +159,53 @@ fn an_unknown_key_is_named_with_the_nearest_known_one() {
 }
 
 #[test]
+fn the_wrong_kind_of_section_is_not_taken_for_another() {
+    let table = [
+        (
+            "[listener]\naddress = \"a\"",
+            "f:1: listener = [listener]: expected [[listener]] sections",
+        ),
+        (
+            "[[limits]]\nidle_timeout = \"1s\"",
+            "f:1: limits = [[limits]]: expected one [limits] section",
+        ),
+        ("limits = [\"1s\"]", "f:1: limits = [\"1s\"]: expected one [limits] section"),
+        ("limits = 5", "f:1: limits = 5: expected a table"),
+        (
+            "listener = [[\"127.0.0.1:0\"]]",
+            "f:1: [[listener]] = [\"127.0.0.1:0\"]: expected a table",
+        ),
+        (
+            "tls = { certificates = [[\"a\", \"b\"]] }",
+            "f:1: [tls] certificates[0] = [\"a\", \"b\"]: expected a table",
+        ),
+        ("[recipients]\ndomains = \"*\"", "f:2: [recipients] domains = \"*\": expected a list"),
+        ("[delivery]\nkind = 3", "f:2: [delivery] kind = 3: expected a string"),
+        ("[a.b]\nc = 1", "f:1: a: unknown key, expected one of hostname, "),
+    ];
+    for (text, expected) in table {
+        let error = parse(text).unwrap_err();
+        assert!(error.starts_with(expected), "{text}\n  gave     {error}\n  expected {expected}");
+    }
+}
+
+proptest::proptest! {
+    /// Cut off and overwritten anywhere, a file gives a configuration or one line, never a panic.
+    #[test]
+    fn no_damage_to_a_file_is_a_panic(
+        at in 0..MINIMAL.len(),
+        remove in 0..20_usize,
+        insert in "[\\[\\]\"={}.,a-z0-9\n]{0,6}",
+    ) {
+        let end = MINIMAL.len().min(at + remove);
+        let text = format!("{}{insert}{}", &MINIMAL[..at], &MINIMAL[end..]);
+        if let Err(error) = parse(&text) {
+            proptest::prop_assert_eq!(error.lines().count(), 1, "{}", error);
+        }
+    }
+}
+
+#[test]
 fn a_missing_section_is_reported_by_its_key() {
     let without = |part: &str| parse(&MINIMAL.replace(part, "")).unwrap_err();
     assert_eq!(

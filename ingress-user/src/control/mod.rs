@@ -2,6 +2,7 @@
 //! only reads what others count.
 
 mod client;
+mod limited;
 mod prometheus;
 mod server;
 mod status;

@@ -12,6 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 
+use super::limited::Limited;
 use super::prometheus::{CONTENT_TYPE, Exporter};
 use super::status::{Status, StatusSource};
 use crate::config::ControlConfig;
@@ -101,7 +102,7 @@ async fn serve_admin(
     let serve = async {
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let router = Router::new().route("/status", get(status)).with_state(source);
-        axum::serve(listener, router).await
+        axum::serve(Limited::new(listener), router).await
     };
     serve.await.map_err(|source| ControlError::Socket { path: path.to_owned(), source })
 }
@@ -114,7 +115,7 @@ async fn serve_metrics(
     let serve = async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let router = Router::new().route("/metrics", get(metrics)).with_state(exporter);
-        axum::serve(listener, router).await
+        axum::serve(Limited::new(listener), router).await
     };
     serve.await.map_err(|source| ControlError::Metrics { address, source })
 }

@@ -15,6 +15,9 @@ use super::reply::{Closing, LocalFault, Refusal, Reply};
 use crate::policy::RecipientDomains;
 use crate::spool::QueueId;
 
+/// The end of a line, which limits count and lines come without.
+const CRLF_BYTES: usize = 2;
+
 /// What all sessions of a listener have in common.
 #[derive(Debug)]
 pub struct Settings {
@@ -349,7 +352,7 @@ impl Session {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Action {
-        if line.len() + b"\r\n".len() > self.settings.command_line_bytes_max {
+        if line.len() + CRLF_BYTES > self.settings.command_line_bytes_max {
             return self.refuse(Refusal::LineTooLong, out);
         }
         match Command::parse(line) {

@@ -1,0 +1,21 @@
+use anyhow::Result;
+
+use crate::{build, setup, shell, tools};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Arguments of the benchmark program
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// Sets up, builds, and runs the benchmarks against the release daemon.
+pub(crate) fn run(options: Options) -> Result<()> {
+    setup::ensure()?;
+    build::build(true)?;
+    // smtp-source is the load, smtp-sink the yardstick; without them the benchmark says what it leaves out.
+    tools::install(&[("smtp-source", "postfix"), ("smtp-sink", "postfix")])?;
+    let mut cargo = shell::cargo();
+    cargo.args(["run", "--quiet", "--locked", "--release", "--package", "bench", "--"]);
+    shell::run(cargo.args(options.arguments).env("INGRESS_BIN", shell::daemon()))
+}
