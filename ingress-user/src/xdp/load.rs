@@ -1,7 +1,9 @@
 //! Object to kernel: load, attach, hold.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::net::TcpListener;
+use std::sync::OnceLock;
 
 use aya::programs::links::FdLink;
 use aya::programs::{Program, SkReuseport, TestRun, TestRunOptions, Xdp, XdpMode};
@@ -67,12 +69,10 @@ impl Prefilter {
         redirection: Redirection<'_>,
     ) -> Result<Self, XdpError> {
         let port_slots = port_slots(ports)?;
-        // The standard library's hasher is seeded by the kernel's random numbers.
-        let hash_seed = RandomState::new().hash_one(ports);
         let steer = u32::from(matches!(redirection, Redirection::Cpus(_)));
         let mut ebpf = loader()
             .override_global(names::PORTS, &port_slots[..], true)
-            .override_global(names::HASH_SEED, &hash_seed, true)
+            .override_global(names::HASH_SEED, hash_seed(), true)
             .override_global(names::STEER, &steer, true)
             .load(object)
             .map_err(XdpError::from_object)?;
@@ -202,12 +202,21 @@ where
     &'a mut P: TryFrom<&'a mut Program>,
 {
     let program = ebpf.program_mut(name).ok_or(XdpError::MissingPart { name })?;
-    program.try_into().map_err(|_| XdpError::MissingPart { name })
+    program.try_into().ok().ok_or(XdpError::MissingPart { name })
+}
+
+/// One for the process, so that a connection has the same CPU on every interface.
+fn hash_seed() -> &'static u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    // The standard library's hasher is seeded with random numbers of the kernel.
+    SEED.get_or_init(|| RandomState::new().hash_one(()))
 }
 
 fn port_slots(ports: &[u16]) -> Result<[u16; PORTS_MAX], XdpError> {
+    // Listeners of several addresses share a port.
+    let ports: Vec<u16> = BTreeSet::from_iter(ports.iter().copied()).into_iter().collect();
     let mut slots = [0; PORTS_MAX];
     let used = slots.get_mut(..ports.len()).ok_or(XdpError::TooManyPorts { count: ports.len() })?;
-    used.copy_from_slice(ports);
+    used.copy_from_slice(&ports);
     Ok(slots)
 }

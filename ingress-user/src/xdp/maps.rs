@@ -66,9 +66,9 @@ impl Buckets {
     /// [`XdpError::Map`] when a CPU does not exist.
     pub(super) fn deal(&mut self, cpus: &[usize]) -> Result<(), XdpError> {
         for &cpu in cpus {
-            self.cpus
-                .set(cpu_number(cpu), CPU_QUEUE_PACKETS, None, 0)
-                .map_err(|error| XdpError::from_map("redirect packets to a worker's CPU", error))?;
+            self.cpus.set(cpu_number(cpu), CPU_QUEUE_PACKETS, None, 0).map_err(|error| {
+                XdpError::from_map("redirect packets to a CPU of `workers`", error)
+            })?;
         }
         for (bucket, &cpu) in (0..BUCKETS).zip(cpus.iter().cycle()) {
             self.bucket_cpus
@@ -99,7 +99,7 @@ where
 {
     let map = ebpf.take_map(name).ok_or(XdpError::MissingPart { name })?;
     // A map of the right name and the wrong type or size comes from other sources, too.
-    M::try_from(map).map_err(|_| XdpError::MissingPart { name })
+    M::try_from(map).ok().ok_or(XdpError::MissingPart { name })
 }
 
 /// No machine has that many CPUs; a wrong number is refused by the map's bounds.
