@@ -1,1 +1,3 @@
 //! Harness for the suites that drive the real binary.
+
+pub mod netns;
