@@ -18,7 +18,7 @@ use super::telemetry::{self, InterfaceTelemetry, VerdictCounts};
 
 /// Where the program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttachMode {
+pub(super) enum AttachMode {
     /// In the driver, before a packet costs any memory.
     Native,
     /// In the stack, after it did.
@@ -26,7 +26,7 @@ pub enum AttachMode {
 }
 
 impl AttachMode {
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::Generic => "generic",
@@ -86,11 +86,16 @@ impl Prefilter {
         Ok(Self { ebpf, counters })
     }
 
-    /// Attaches to `interface`, until the answer is dropped.
+    /// Attaches to `interface`, until the answer is dropped. Never generic with a redirection: the kernel would then
+    /// drop every packet (`steering` sees to that).
     ///
     /// # Errors
     /// [`XdpError`], by what the operator can do about it.
-    pub fn attach(mut self, interface: &str, mode: AttachMode) -> Result<Attached, XdpError> {
+    pub(super) fn attach(
+        mut self,
+        interface: &str,
+        mode: AttachMode,
+    ) -> Result<Attached, XdpError> {
         // aya would panic on it, and the kernel has no such interface.
         if interface.contains('\0') {
             return Err(XdpError::NoSuchInterface { interface: interface.to_owned() });
@@ -144,7 +149,7 @@ impl Prefilter {
 }
 
 /// The XDP program on an interface. Dropping it detaches.
-pub struct Attached {
+pub(super) struct Attached {
     interface: String,
     mode: AttachMode,
     counters: Counters,
@@ -155,7 +160,7 @@ pub struct Attached {
 impl Attached {
     /// # Errors
     /// [`XdpError::Map`] when the kernel has no memory for the answer.
-    pub fn telemetry(&self) -> Result<InterfaceTelemetry, XdpError> {
+    pub(super) fn telemetry(&self) -> Result<InterfaceTelemetry, XdpError> {
         telemetry::read(&self.interface, self.mode.name(), &self.counters)
     }
 }
@@ -219,4 +224,54 @@ fn port_slots(ports: &[u16]) -> Result<[u16; PORTS_MAX], XdpError> {
     let used = slots.get_mut(..ports.len()).ok_or(XdpError::TooManyPorts { count: ports.len() })?;
     used.copy_from_slice(&ports);
     Ok(slots)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::super::object::object;
+    use super::*;
+
+    fn listener(address: SocketAddr, reuse_port: bool) -> TcpListener {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.set_reuse_port(reuse_port).unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket.listen(16).unwrap();
+        socket.into()
+    }
+
+    /// None, with the reason printed, where programs cannot be loaded.
+    fn attach(group: &[(usize, &TcpListener)]) -> Option<Result<(), XdpError>> {
+        let attached = object().map_or(Err(XdpError::NoObject), |o| attach_select_worker(o, group));
+        match attached {
+            Err(error @ (XdpError::NoObject | XdpError::NotPermitted { .. })) => {
+                println!("skipped: {error}");
+                None
+            }
+            attached => Some(attached),
+        }
+    }
+
+    #[test]
+    fn every_address_has_a_group_of_its_own() {
+        for _ in 0..2 {
+            let first = listener((Ipv4Addr::LOCALHOST, 0).into(), true);
+            let second = listener(first.local_addr().unwrap(), true);
+            let Some(attached) = attach(&[(0, &first), (1, &second)]) else { return };
+            attached.unwrap();
+        }
+    }
+
+    #[test]
+    fn a_listener_without_reuseport_is_named() {
+        let alone = listener((Ipv4Addr::LOCALHOST, 0).into(), false);
+        let Some(attached) = attach(&[(0, &alone)]) else { return };
+        let error = attached.unwrap_err();
+        let address = alone.local_addr().unwrap().to_string();
+        assert!(matches!(error, XdpError::Listener { .. }), "{error:?}");
+        assert!(error.to_string().contains(&address), "{error}");
+    }
 }
