@@ -3,7 +3,7 @@
 //! - [`decode`]: Ethernet frame to TCP segment, one decoder for kernel (pointer pair) and host (slice)
 //! - [`hash`]: connection to bucket
 //! - [`abi`]: map layouts, verdicts and limits
-//! - [`packets`]: builds frames for tests (feature `packets`)
+//! - `packets`: builds frames for tests (feature `packets`)
 //!
 //! The rule of the whole crate: what is not understood is handed on untouched, never dropped.
 #![cfg_attr(not(any(test, feature = "packets")), no_std)]
