@@ -1,5 +1,6 @@
 //! The running daemon: every part started in the order in which each needs the others, and stopped in reverse.
 
+use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
@@ -12,7 +13,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 use crate::config::{Config, Limits, ListenerConfig, TlsMode};
-use crate::control::{self, Bound, ListenerStatus, StatusSource};
+use crate::control::{
+    self, Bound, ListenerStatus, StatusSource, XdpInterfaceStatus, XdpQueueStatus, XdpStatus,
+};
 use crate::delivery::{self, DeliveryHandle};
 use crate::metrics::Metrics;
 use crate::policy::RecipientDomains;
@@ -24,7 +27,7 @@ use crate::worker::tls::TlsContext;
 use crate::worker::{
     Admission, CompletionPost, Listening, MailboxSender, PreparedWorker, WorkerParts, listener,
 };
-use crate::xdp::{DataPlane, Tier};
+use crate::xdp::{DataPlane, InterfaceTelemetry, Tier};
 
 /// Where the daemon can be reached, with the ports the kernel chose.
 #[derive(Debug)]
@@ -279,8 +282,30 @@ fn status_source(
             .iter()
             .map(|&(address, tls)| ListenerStatus { address, tls })
             .collect(),
-        xdp: Box::new(move || data_plane.status()),
+        xdp: Box::new(move || xdp_status(&data_plane.telemetry())),
     }
+}
+
+/// Sums verdicts over interfaces, and packets over each queue's verdicts.
+fn xdp_status(telemetry: &[InterfaceTelemetry]) -> XdpStatus {
+    let mut status = XdpStatus::default();
+    let mut queues = BTreeMap::new();
+    for interface in telemetry {
+        status.interfaces.push(XdpInterfaceStatus {
+            name: interface.name.clone(),
+            mode: interface.mode.to_owned(),
+        });
+        for &(verdict, packets) in &interface.verdicts {
+            *status.verdicts.entry(verdict.to_owned()).or_default() += packets;
+        }
+        for queue in &interface.queues {
+            let packets: u64 = queue.verdicts.iter().map(|(_, packets)| packets).sum();
+            *queues.entry(queue.queue).or_default() += packets;
+        }
+    }
+    let queue_status = |(queue, packets)| XdpQueueStatus { queue, packets };
+    status.queues = queues.into_iter().map(queue_status).collect();
+    status
 }
 
 fn serve_control(control: Bound, source: StatusSource, runtime: &Runtime) -> oneshot::Sender<()> {

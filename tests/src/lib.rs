@@ -3,12 +3,14 @@
 //! - [`daemon`]: a daemon of its own for each test, on ports the kernel chose
 //! - [`dialogue`]: scripts against the SMTP core with a clock of their own
 //! - [`maildir`]: what was delivered
+//! - [`netns`]: two hosts and a cable, for what crosses a network
 //!
 //! Nothing here sleeps: waiting is for an event, with a deadline.
 
 pub mod daemon;
 pub mod dialogue;
 pub mod maildir;
+pub mod netns;
 
 use std::env;
 use std::path::PathBuf;

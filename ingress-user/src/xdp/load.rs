@@ -1,0 +1,277 @@
+//! Object to kernel: load, attach, hold.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
+use std::net::TcpListener;
+use std::sync::OnceLock;
+
+use aya::programs::links::FdLink;
+use aya::programs::{Program, SkReuseport, TestRun, TestRunOptions, Xdp, XdpMode};
+use aya::util::nr_cpus;
+use aya::{Ebpf, EbpfLoader};
+
+use ingress_ebpf::abi::{PORTS_MAX, names};
+
+use super::error::XdpError;
+use super::maps::{Buckets, Counters, WorkerSockets};
+use super::telemetry::{self, InterfaceTelemetry, VerdictCounts};
+
+/// Where the program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AttachMode {
+    /// In the driver, before a packet costs any memory.
+    Native,
+    /// In the stack, after it did.
+    Generic,
+}
+
+impl AttachMode {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// What happens to packets for our ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redirection<'a> {
+    /// They stay on the CPU they came to.
+    Off,
+    /// Each connection goes to one of these CPUs, never empty.
+    Cpus(&'a [usize]),
+}
+
+/// What the XDP program told the driver to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Pass,
+    Redirect,
+    /// `XDP_ABORTED`, `XDP_DROP` or `XDP_TX`, none of which the program should ever return.
+    Other(u32),
+}
+
+/// The XDP program, loaded for one interface and not yet attached.
+pub struct Prefilter {
+    ebpf: Ebpf,
+    counters: Counters,
+}
+
+impl Prefilter {
+    /// Loads `object` into the kernel. `ports` are those that count as ours.
+    ///
+    /// # Errors
+    /// [`XdpError`], of which [`XdpError::NotPermitted`] is the usual one.
+    pub fn load(
+        object: &[u8],
+        ports: &[u16],
+        redirection: Redirection<'_>,
+    ) -> Result<Self, XdpError> {
+        let port_slots = port_slots(ports)?;
+        let steer = u32::from(matches!(redirection, Redirection::Cpus(_)));
+        let mut ebpf = loader()
+            .override_global(names::PORTS, &port_slots[..], true)
+            .override_global(names::HASH_SEED, hash_seed(), true)
+            .override_global(names::STEER, &steer, true)
+            .load(object)
+            .map_err(XdpError::from_object)?;
+        let counters = Counters::take(&mut ebpf)?;
+        let mut buckets = Buckets::take(&mut ebpf)?;
+        if let Redirection::Cpus(cpus) = redirection {
+            buckets.deal(cpus)?;
+        }
+        let program: &mut Xdp = program(&mut ebpf, names::PREFILTER)?;
+        program.load().map_err(|error| XdpError::from_load(names::PREFILTER, error))?;
+        Ok(Self { ebpf, counters })
+    }
+
+    /// Attaches to `interface`, until the answer is dropped. Never generic with a redirection: the kernel would then
+    /// drop every packet (`steering` sees to that).
+    ///
+    /// # Errors
+    /// [`XdpError`], by what the operator can do about it.
+    pub(super) fn attach(
+        mut self,
+        interface: &str,
+        mode: AttachMode,
+    ) -> Result<Attached, XdpError> {
+        // aya would panic on it, and the kernel has no such interface.
+        if interface.contains('\0') {
+            return Err(XdpError::NoSuchInterface { interface: interface.to_owned() });
+        }
+        let program: &mut Xdp = program(&mut self.ebpf, names::PREFILTER)?;
+        let flags = match mode {
+            // Said explicitly: the kernel's default silently becomes generic.
+            AttachMode::Native => XdpMode::Driver,
+            AttachMode::Generic => XdpMode::Skb,
+        };
+        let link = program
+            .attach(interface, flags)
+            .and_then(|id| program.take_link(id))
+            .map_err(|error| XdpError::from_attach(interface, error))?;
+        // The only link that does not convert is the netlink attachment to which aya falls back on EINVAL.
+        let link = FdLink::try_from(link).ok();
+        if link.is_none() {
+            tracing::warn!(
+                interface,
+                "attached by netlink, because the kernel refused a bpf_link: the program stays when the daemon ends; \
+                 `ip link set dev {interface} xdp off` removes it"
+            );
+        }
+        Ok(Attached { interface: interface.to_owned(), mode, counters: self.counters, _link: link })
+    }
+
+    /// Runs the program on one frame without any interface (BPF_PROG_TEST_RUN). The frame counts for queue 0.
+    ///
+    /// # Errors
+    /// [`XdpError::TestRun`]; the kernel wants at least 14 bytes, an Ethernet header.
+    pub fn run(&mut self, frame: &[u8]) -> Result<Action, XdpError> {
+        let program: &mut Xdp = program(&mut self.ebpf, names::PREFILTER)?;
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        let result = program
+            .test_run(options)
+            .map_err(|source| XdpError::TestRun { program: names::PREFILTER, source })?;
+        Ok(match result.return_value {
+            2 => Action::Pass,
+            4 => Action::Redirect,
+            other => Action::Other(other),
+        })
+    }
+
+    /// Packets by verdict, since the program was loaded.
+    ///
+    /// # Errors
+    /// [`XdpError::Map`] when the kernel has no memory for the answer.
+    pub fn verdicts(&self) -> Result<VerdictCounts, XdpError> {
+        Ok(telemetry::read("", "", &self.counters)?.verdicts)
+    }
+}
+
+/// The XDP program on an interface. Dropping it detaches.
+pub(super) struct Attached {
+    interface: String,
+    mode: AttachMode,
+    counters: Counters,
+    /// Keeps the program attached; it keeps its maps alive in turn. None after a netlink attachment.
+    _link: Option<FdLink>,
+}
+
+impl Attached {
+    /// # Errors
+    /// [`XdpError::Map`] when the kernel has no memory for the answer.
+    pub(super) fn telemetry(&self) -> Result<InterfaceTelemetry, XdpError> {
+        telemetry::read(&self.interface, self.mode.name(), &self.counters)
+    }
+}
+
+/// Loads `select_worker` for one SO_REUSEPORT group and attaches it. The group keeps the program, and the program its
+/// sockets, until the last listener is closed.
+pub(super) fn attach_select_worker(
+    object: &[u8],
+    group: &[(usize, &TcpListener)],
+) -> Result<(), XdpError> {
+    let Some((_, any)) = group.first() else { return Ok(()) };
+    let mut ebpf = loader().load(object).map_err(XdpError::from_object)?;
+    let mut sockets = WorkerSockets::take(&mut ebpf)?;
+    for (cpu, listener) in group {
+        sockets.set(*cpu, listener).map_err(|error| listener_error(listener, error))?;
+    }
+    let program: &mut SkReuseport = program(&mut ebpf, names::SELECT_WORKER)?;
+    program.load().map_err(|error| XdpError::from_load(names::SELECT_WORKER, error))?;
+    // Last, when every socket is in its place.
+    program.attach(any).map_err(|error| listener_error(any, error))
+}
+
+fn listener_error(
+    listener: &TcpListener,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> XdpError {
+    match listener.local_addr() {
+        Ok(address) => XdpError::Listener { address, source: source.into() },
+        Err(error) => XdpError::from_map("read the address of a listener", error),
+    }
+}
+
+/// A loader with the maps sized for this machine.
+fn loader<'a>() -> EbpfLoader<'a> {
+    // Without sysfs the maps keep their single entry, and the first CPU above 0 is refused with its number.
+    let cpus = nr_cpus().map_or(1, |cpus| u32::try_from(cpus).unwrap_or(u32::MAX));
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries(names::CPUS, cpus).map_max_entries(names::WORKERS, cpus);
+    loader
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, XdpError>
+where
+    &'a mut P: TryFrom<&'a mut Program>,
+{
+    let program = ebpf.program_mut(name).ok_or(XdpError::MissingPart { name })?;
+    program.try_into().ok().ok_or(XdpError::MissingPart { name })
+}
+
+/// One for the process, so that a connection has the same CPU on every interface.
+fn hash_seed() -> &'static u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    // The standard library's hasher is seeded with random numbers of the kernel.
+    SEED.get_or_init(|| RandomState::new().hash_one(()))
+}
+
+fn port_slots(ports: &[u16]) -> Result<[u16; PORTS_MAX], XdpError> {
+    // Listeners of several addresses share a port.
+    let ports: Vec<u16> = BTreeSet::from_iter(ports.iter().copied()).into_iter().collect();
+    let mut slots = [0; PORTS_MAX];
+    let used = slots.get_mut(..ports.len()).ok_or(XdpError::TooManyPorts { count: ports.len() })?;
+    used.copy_from_slice(&ports);
+    Ok(slots)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::super::object::object;
+    use super::*;
+
+    fn listener(address: SocketAddr, reuse_port: bool) -> TcpListener {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.set_reuse_port(reuse_port).unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket.listen(16).unwrap();
+        socket.into()
+    }
+
+    /// None, with the reason printed, where programs cannot be loaded.
+    fn attach(group: &[(usize, &TcpListener)]) -> Option<Result<(), XdpError>> {
+        let attached = object().map_or(Err(XdpError::NoObject), |o| attach_select_worker(o, group));
+        match attached {
+            Err(error @ (XdpError::NoObject | XdpError::NotPermitted { .. })) => {
+                println!("skipped: {error}");
+                None
+            }
+            attached => Some(attached),
+        }
+    }
+
+    #[test]
+    fn every_address_has_a_group_of_its_own() {
+        for _ in 0..2 {
+            let first = listener((Ipv4Addr::LOCALHOST, 0).into(), true);
+            let second = listener(first.local_addr().unwrap(), true);
+            let Some(attached) = attach(&[(0, &first), (1, &second)]) else { return };
+            attached.unwrap();
+        }
+    }
+
+    #[test]
+    fn a_listener_without_reuseport_is_named() {
+        let alone = listener((Ipv4Addr::LOCALHOST, 0).into(), false);
+        let Some(attached) = attach(&[(0, &alone)]) else { return };
+        let error = attached.unwrap_err();
+        let address = alone.local_addr().unwrap().to_string();
+        assert!(matches!(error, XdpError::Listener { .. }), "{error:?}");
+        assert!(error.to_string().contains(&address), "{error}");
+    }
+}

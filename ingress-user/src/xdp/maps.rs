@@ -1,0 +1,108 @@
+//! Typed handles of the maps: outside this file nobody knows a map's name, key or value type.
+
+use std::net::TcpListener;
+
+use aya::Ebpf;
+use aya::maps::{Array, CpuMap, Map, MapData, MapError, PerCpuArray, ReusePortSockArray};
+
+use ingress_ebpf::abi::{BUCKETS, QUEUES_MAX, Verdict, counter_slot, names};
+
+use super::error::XdpError;
+
+/// Packets that may wait for one CPU before the kernel drops the next. As deep as a large NIC ring, so that a burst of
+/// one NAPI round (64) from every queue fits.
+const CPU_QUEUE_PACKETS: u32 = 2_048;
+
+/// Packets by RX queue, verdict and CPU, since the program was loaded.
+pub(super) struct Counters(PerCpuArray<MapData, u64>);
+
+impl Counters {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, XdpError> {
+        take(ebpf, names::COUNTERS).map(Self)
+    }
+
+    /// Calls `visit` with queue, verdict, CPU and packets, for every counter that is not zero. Costs one system call
+    /// for each pair of queue and verdict.
+    ///
+    /// # Errors
+    /// [`XdpError::Map`] when the kernel has no memory for the answer.
+    pub(super) fn each(
+        &self,
+        mut visit: impl FnMut(u32, Verdict, usize, u64),
+    ) -> Result<(), XdpError> {
+        for queue in 0..QUEUES_MAX {
+            for verdict in Verdict::ALL {
+                let by_cpu = self
+                    .0
+                    .get(&counter_slot(queue, verdict), 0)
+                    .map_err(|error| XdpError::from_map("read the packet counters", error))?;
+                for (cpu, packets) in
+                    by_cpu.iter().enumerate().filter(|(_, packets)| **packets != 0)
+                {
+                    visit(queue, verdict, cpu, *packets);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the buckets of connections go.
+pub(super) struct Buckets {
+    bucket_cpus: Array<MapData, u32>,
+    cpus: CpuMap<MapData>,
+}
+
+impl Buckets {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, XdpError> {
+        let bucket_cpus = take(ebpf, names::BUCKET_CPUS)?;
+        let cpus = take(ebpf, names::CPUS)?;
+        Ok(Self { bucket_cpus, cpus })
+    }
+
+    /// Deals the buckets out to `cpus` in turn, so that shares differ by one bucket at most.
+    ///
+    /// # Errors
+    /// [`XdpError::Map`] when a CPU does not exist.
+    pub(super) fn deal(&mut self, cpus: &[usize]) -> Result<(), XdpError> {
+        for &cpu in cpus {
+            self.cpus.set(cpu_number(cpu), CPU_QUEUE_PACKETS, None, 0).map_err(|error| {
+                XdpError::from_map("redirect packets to a CPU of `workers`", error)
+            })?;
+        }
+        for (bucket, &cpu) in (0..BUCKETS).zip(cpus.iter().cycle()) {
+            self.bucket_cpus
+                .set(bucket, cpu_number(cpu), 0)
+                .map_err(|error| XdpError::from_map("deal connections out to workers", error))?;
+        }
+        Ok(())
+    }
+}
+
+/// The listeners that `select_worker` chooses from, by CPU number. All of them belong to one SO_REUSEPORT group: the
+/// kernel refuses to select a socket of another.
+pub(super) struct WorkerSockets(ReusePortSockArray<MapData>);
+
+impl WorkerSockets {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, XdpError> {
+        take(ebpf, names::WORKERS).map(Self)
+    }
+
+    pub(super) fn set(&mut self, cpu: usize, listener: &TcpListener) -> Result<(), MapError> {
+        self.0.set(cpu_number(cpu), listener, 0)
+    }
+}
+
+fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, XdpError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(XdpError::MissingPart { name })?;
+    // A map of the right name and the wrong type or size comes from other sources, too.
+    M::try_from(map).ok().ok_or(XdpError::MissingPart { name })
+}
+
+/// No machine has that many CPUs; a wrong number is refused by the map's bounds.
+fn cpu_number(cpu: usize) -> u32 {
+    u32::try_from(cpu).unwrap_or(u32::MAX)
+}

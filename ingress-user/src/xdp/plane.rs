@@ -1,0 +1,111 @@
+//! The data plane as the daemon holds it.
+
+use std::net::TcpListener;
+
+use crate::config::XdpConfig;
+
+use super::error::XdpError;
+use super::load::{self, Attached, Prefilter, Redirection};
+use super::object::object;
+use super::steering::{self, Attach, Tier};
+use super::telemetry::InterfaceTelemetry;
+
+/// The kernel programs of one daemon. Dropping it detaches them from the interfaces.
+pub struct DataPlane {
+    tier: Tier,
+    reason: String,
+    interfaces: Vec<Attached>,
+}
+
+impl DataPlane {
+    /// Attaches what `config` asks for. `worker_cpus` are the CPUs that have a worker, `ports` those of the listeners.
+    ///
+    /// With `xdp.mode = "auto"` a failure is a warning in the log, and the tier one that needs no XDP.
+    ///
+    /// # Errors
+    /// [`XdpError`] when native or generic XDP is demanded and cannot be had.
+    pub fn start(
+        config: &XdpConfig,
+        worker_cpus: &[usize],
+        ports: &[u16],
+    ) -> Result<Self, XdpError> {
+        let plan = steering::plan(config);
+        let Some(attach) = plan.attach else {
+            return Ok(Self { tier: plan.tier, reason: plan.reason.into(), interfaces: vec![] });
+        };
+        let redirection = match plan.tier {
+            Tier::Cpumap => Redirection::Cpus(worker_cpus),
+            Tier::Queues | Tier::IncomingCpu | Tier::None => Redirection::Off,
+        };
+        match attach_all(&config.interfaces, attach, ports, redirection) {
+            Ok(interfaces) => Ok(Self { tier: plan.tier, reason: plan.reason.into(), interfaces }),
+            Err(error) if attach.required => Err(error),
+            Err(error) => {
+                let reason = format!("XDP is not in use: {}.", error.with_causes());
+                tracing::warn!("{reason}");
+                if let Some(log) = error.verifier_log() {
+                    tracing::debug!("verifier log:\n{log}");
+                }
+                let tier = steering::without_xdp(config.steering);
+                Ok(Self { tier, reason, interfaces: vec![] })
+            }
+        }
+    }
+
+    /// Makes the kernel give each connection to the listener of the CPU it comes in on; does nothing in a tier that
+    /// does without. Once for every listener address: `group` is that address's SO_REUSEPORT group, all of it, with
+    /// the CPU of each listener's worker.
+    ///
+    /// A CPU without a listener, and a listener that was closed, leave the choice to the kernel's hash.
+    ///
+    /// # Errors
+    /// [`XdpError::Listener`] when a socket was not in SO_REUSEPORT before it was bound.
+    pub fn attach_listeners(&mut self, group: &[(usize, &TcpListener)]) -> Result<(), XdpError> {
+        if !self.tier.selects_worker() {
+            return Ok(());
+        }
+        load::attach_select_worker(object().ok_or(XdpError::NoObject)?, group)
+    }
+
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// Why it is this tier: one sentence.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// The counters of every attached interface. An interface whose counters cannot be read is left out, with a
+    /// warning in the log.
+    pub fn telemetry(&self) -> Vec<InterfaceTelemetry> {
+        let read = |attached: &Attached| {
+            attached
+                .telemetry()
+                .inspect_err(|error| tracing::warn!("no counters: {}", error.with_causes()))
+                .ok()
+        };
+        self.interfaces.iter().filter_map(read).collect()
+    }
+}
+
+/// All or none: when one interface fails, those before it are detached by their drop.
+fn attach_all(
+    interfaces: &[String],
+    attach: Attach,
+    ports: &[u16],
+    redirection: Redirection<'_>,
+) -> Result<Vec<Attached>, XdpError> {
+    let object = object().ok_or(XdpError::NoObject)?;
+    interfaces
+        .iter()
+        // Loaded once for each: every interface has counters of its own.
+        .map(|name| Prefilter::load(object, ports, redirection)?.attach(name, attach.mode))
+        .collect()
+}
+
+const _: () = {
+    // The control plane reads telemetry while the main thread holds the data plane.
+    const fn shared_between_threads<T: Send + Sync>() {}
+    shared_between_threads::<DataPlane>();
+};
