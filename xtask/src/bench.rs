@@ -1,6 +1,6 @@
 use anyhow::Result;
 
-use crate::{build, setup, shell, tools};
+use crate::{build, shell, tools};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -11,11 +11,11 @@ pub(crate) struct Options {
 
 /// Sets up, builds, and runs the benchmarks against the release daemon.
 pub(crate) fn run(options: Options) -> Result<()> {
-    setup::ensure()?;
-    build::build(true)?;
+    let object = build::build(true)?;
     // smtp-source is the load, smtp-sink the yardstick; without them the benchmark says what it leaves out.
     tools::install(&[("smtp-source", "postfix"), ("smtp-sink", "postfix")])?;
     let mut cargo = shell::cargo();
     cargo.args(["run", "--quiet", "--locked", "--release", "--package", "bench", "--"]);
+    object.embed(&mut cargo);
     shell::run(cargo.args(options.arguments).env("INGRESS_BIN", shell::daemon()))
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask TASK`: one file per task.
 
+mod apt;
 mod bench;
 mod build;
 mod lint;
@@ -8,6 +9,7 @@ mod run;
 mod setup;
 mod shell;
 mod test;
+mod toolchain;
 mod tools;
 
 use std::process::ExitCode;
@@ -18,6 +20,10 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
+    /// Find or install what the build needs
+    Setup(setup::Options),
+    /// Build the kernel programs and the daemon
+    Build(build::Options),
     /// Build everything, then run the daemon (release) with the arguments given
     Run(run::Options),
     /// Install what is missing and run every suite this machine can run
@@ -30,6 +36,8 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Task::parse() {
+        Task::Setup(options) => setup::run(options),
+        Task::Build(options) => build::run(options),
         Task::Run(options) => run::run(options),
         Task::Test(options) => test::run(options),
         Task::Lint(options) => lint::run(options),

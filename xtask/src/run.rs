@@ -3,7 +3,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{build, setup, shell};
+use crate::{build, shell};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -14,7 +14,6 @@ pub(crate) struct Options {
 
 /// Sets up, builds, and becomes the daemon: signals reach it, and its exit status is ours.
 pub(crate) fn run(options: Options) -> Result<()> {
-    setup::ensure()?;
     build::build(true)?;
     let error = Command::new(shell::daemon()).arg("run").args(options.arguments).exec();
     Err(error).with_context(|| format!("cannot start {}", shell::daemon().display()))

@@ -2,8 +2,9 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::build::Object;
 use crate::tools::{self, Tool};
-use crate::{build, setup, shell};
+use crate::{build, shell};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -17,16 +18,18 @@ const HOST: &str = "host";
 const HARNESS: &str = "harness";
 
 const SMTP_SOURCE: Tool = ("smtp-source", "postfix");
+/// What swaks needs for STARTTLS.
+const SWAKS_TLS: Tool = ("perl -MNet::SSLeay -e1", "libnet-ssleay-perl");
 
 /// Programs that suites drive the daemon with.
 const TOOLS: [Tool; 7] = [
     SMTP_SOURCE,
     ("swaks", "swaks"),
+    SWAKS_TLS,
     ("openssl", "openssl"),
     ("python3", "python3"),
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
-    ("qemu-system-x86_64", "qemu-system-x86"),
 ];
 
 /// What a suite cannot run without, beyond the daemon. A suite not listed needs nothing.
@@ -37,10 +40,14 @@ struct Needs {
 }
 
 const NEEDS: [Needs; 4] = [
-    Needs { suite: "mail", root: false, programs: &["smtp-source", "swaks", "openssl", "python3"] },
+    Needs {
+        suite: "clients",
+        root: false,
+        programs: &["smtp-source", "swaks", SWAKS_TLS.0, "openssl", "python3"],
+    },
     Needs { suite: "durability", root: false, programs: &["smtp-source"] },
-    Needs { suite: "netns", root: true, programs: &["ip", "ethtool"] },
-    Needs { suite: "vm", root: true, programs: &["qemu-system-x86_64"] },
+    Needs { suite: "netns", root: true, programs: &["ip", "ethtool", "smtp-source"] },
+    Needs { suite: "xdp_steering", root: true, programs: &["ip", "ethtool"] },
 ];
 
 enum Outcome {
@@ -51,7 +58,6 @@ enum Outcome {
 
 /// Sets up, builds, runs every suite, and ends with what ran and what did not and why.
 pub(crate) fn run(options: Options) -> Result<()> {
-    setup::ensure()?;
     let all = suites()?;
     if let Some(unknown) = options.suites.iter().find(|suite| !all.contains(suite)) {
         anyhow::bail!("no suite {unknown}; there are {}", all.join(", "));
@@ -59,14 +65,17 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let chosen = |suite: &String| options.suites.is_empty() || options.suites.contains(suite);
     let chosen: Vec<String> = all.into_iter().filter(chosen).collect();
     install_tools(&chosen)?;
-    build::build(true)?;
+    let object = build::build(true)?;
     let outcomes: Vec<(String, Outcome)> = chosen
         .into_iter()
         .map(|suite| {
-            let outcome = run_suite(&suite);
+            let outcome = run_suite(&suite, &object);
             (suite, outcome)
         })
         .collect();
+    if !object.is_built() || !shell::is_root() {
+        println!("skipped  xdp_verdicts, within host: needs root and a BPF toolchain");
+    }
     summarise(&outcomes)
 }
 
@@ -93,18 +102,20 @@ fn install_tools(suites: &[String]) -> Result<()> {
     tools::install(&tools).map(drop)
 }
 
-fn run_suite(suite: &str) -> Outcome {
-    if let Some(reason) = NEEDS.iter().find(|needs| needs.suite == suite).and_then(unmet) {
+fn run_suite(suite: &str, object: &Object) -> Outcome {
+    let needs = NEEDS.iter().find(|needs| needs.suite == suite);
+    if let Some(reason) = needs.and_then(|needs| unmet(needs, object)) {
         return Outcome::Skipped(reason);
     }
     let mut cargo = shell::cargo();
     cargo.args(["test", "--locked"]).env("INGRESS_BIN", shell::daemon());
+    object.embed(&mut cargo);
     match suite {
         HOST => cargo.args(["--workspace", "--exclude", "ingress-tests"]),
         HARNESS => cargo.args(["--package", "ingress-tests", "--lib"]),
         _ => cargo.args(["--package", "ingress-tests", "--test", suite]),
     };
-    if NEEDS.iter().any(|needs| needs.suite == suite && needs.root) {
+    if needs.is_some_and(|needs| needs.root) {
         // Namespaces, interfaces and CPUs are the machine's: one test at a time.
         cargo.args(["--", "--test-threads=1"]);
     }
@@ -114,13 +125,17 @@ fn run_suite(suite: &str) -> Outcome {
     }
 }
 
-fn unmet(needs: &Needs) -> Option<String> {
+fn unmet(needs: &Needs, object: &Object) -> Option<String> {
     if needs.root && !shell::is_root() {
         return Some("needs root".to_owned());
     }
+    // What needs root here is about the kernel programs.
+    if needs.root && !object.is_built() {
+        return Some("needs a BPF toolchain (cargo xtask setup)".to_owned());
+    }
     let missing: Vec<String> = TOOLS
         .iter()
-        .filter(|(program, _)| needs.programs.contains(program) && !shell::has(program))
+        .filter(|(program, _)| needs.programs.contains(program) && !tools::is_there(program))
         .map(|(program, package)| format!("{program} (apt-get install {package})"))
         .collect();
     (!missing.is_empty()).then(|| format!("needs {}", missing.join(", ")))

@@ -2,9 +2,9 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::shell;
+use crate::{apt, shell};
 
-/// A program and the Debian package that has it.
+/// A program, or a command that succeeds where the tool is there, and the Debian package that has it.
 pub(crate) type Tool = (&'static str, &'static str);
 
 /// Installs the packages of missing tools when root, and returns the tools that are missing still.
@@ -16,15 +16,21 @@ pub(crate) fn install(tools: &[Tool]) -> Result<Vec<Tool>> {
     let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
     packages.sort_unstable();
     packages.dedup();
-    let mut update = Command::new("apt-get");
-    let mut install = Command::new("apt-get");
-    install.args(["install", "--yes", "--no-install-recommends"]).args(packages);
-    for command in [update.arg("update"), &mut install] {
-        shell::run(command.args(["--quiet"]).env("DEBIAN_FRONTEND", "noninteractive"))?;
-    }
+    apt::install(&packages)?;
     Ok(self::missing(tools))
 }
 
 fn missing(tools: &[Tool]) -> Vec<Tool> {
-    tools.iter().copied().filter(|(program, _)| !shell::has(program)).collect()
+    tools.iter().copied().filter(|(program, _)| !is_there(program)).collect()
+}
+
+/// A library has no program of its own: a command with arguments, which loads it, stands for it.
+pub(crate) fn is_there(program: &str) -> bool {
+    let mut words = program.split_whitespace();
+    let name = words.next().unwrap_or_default();
+    let mut arguments = words.peekable();
+    if arguments.peek().is_none() || !shell::has(name) {
+        return shell::has(name);
+    }
+    Command::new(name).args(arguments).output().is_ok_and(|output| output.status.success())
 }
