@@ -1,14 +1,22 @@
 //! Harness for the suites.
 //!
+//! - [`client`]: an SMTP client that can also misbehave
 //! - [`daemon`]: a daemon of its own for each test, on ports the kernel chose
 //! - [`dialogue`]: scripts against the SMTP core with a clock of their own
 //! - [`maildir`]: what was delivered
+//! - [`programs`]: other people's clients
+//! - [`spool`]: a backlog made without a daemon
+//! - [`wait`]: for what raises no event
 //!
 //! Nothing here sleeps: waiting is for an event, with a deadline.
 
+pub mod client;
 pub mod daemon;
 pub mod dialogue;
 pub mod maildir;
+pub mod programs;
+pub mod spool;
+pub mod wait;
 
 use std::env;
 use std::path::PathBuf;
