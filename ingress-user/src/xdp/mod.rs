@@ -1,4 +1,5 @@
-use crate::config::XdpConfig;
+use crate::config::{XdpConfig, XdpMode};
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
     IncomingCpu,
@@ -15,6 +16,11 @@ impl Tier {
 pub struct DataPlane(Tier);
 impl DataPlane {
     pub fn start(config: &XdpConfig, _: &[usize], _: &[u16]) -> anyhow::Result<Self> {
+        let demanded = matches!(config.mode, XdpMode::Native | XdpMode::Generic);
+        anyhow::ensure!(
+            config.interfaces.is_empty() || !demanded,
+            "this binary was built without the eBPF object: set `xdp.mode` to \"auto\" or \"off\""
+        );
         Ok(Self(if config.steering == crate::config::SteeringMode::Off {
             Tier::None
         } else {
