@@ -10,13 +10,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::maildir::Maildir;
+use crate::wait::wait_for;
 
 /// From the start of the process to its `ready`. Generous, because a failing test prints what the daemon said anyway.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// From SIGTERM to the exit, all connections drained.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// From a 250 to the Maildir, behind a backlog of thousands on a slow disk.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// From the exit to the end of stderr: longer only when a child of the daemon lives on and holds it open.
 const STDERR_TIMEOUT: Duration = Duration::from_secs(5);
@@ -147,8 +151,18 @@ impl Daemon {
     }
 
     /// SIGTERM, then waits for the drained exit.
-    pub fn stop(mut self) -> Result<Ended> {
-        self.signal(Signal::TERM)?;
+    pub fn stop(self) -> Result<Ended> {
+        self.terminate()?;
+        self.wait()
+    }
+
+    /// SIGTERM alone: what a test wants to see while the daemon drains.
+    pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Waits for the exit that [`terminate`](Self::terminate) asked for.
+    pub fn wait(mut self) -> Result<Ended> {
         match self.ended.recv_timeout(STOP_TIMEOUT) {
             Err(RecvTimeoutError::Timeout) => {
                 self.child.kill()?;
@@ -165,6 +179,34 @@ impl Daemon {
         let ended = self.collect()?;
         ensure!(ended.status.signal() == Some(9), "it was gone before the kill: {ended:?}");
         Ok(ended)
+    }
+
+    /// What `ingress status --json` says, as a script reads it.
+    pub fn status(&self) -> Result<Value> {
+        let mut command = Command::new(crate::bin());
+        let output =
+            command.args(["status", "--json", "--socket"]).arg(&self.ready.control).output()?;
+        ensure!(output.status.success(), "status failed: {output:?}");
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// The number at this JSON pointer of the status, such as `/spool/pending`.
+    pub fn count(&self, pointer: &str) -> Result<u64> {
+        let status = self.status()?;
+        let number = status.pointer(pointer).and_then(Value::as_u64);
+        number.with_context(|| format!("no number at {pointer} of {status}"))
+    }
+
+    /// Memory of the process that is in use now.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        Ok(line.context("no VmRSS")?.trim().trim_end_matches(" kB").parse()?)
+    }
+
+    /// Waits until all that was accepted is delivered and the spool has forgotten it.
+    pub fn wait_until_delivered(&self) {
+        wait_for("an empty spool", DELIVERY_TIMEOUT, || self.count("/spool/pending").unwrap() == 0);
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {

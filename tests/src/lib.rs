@@ -1,16 +1,24 @@
 //! Harness for the suites.
 //!
+//! - [`client`]: an SMTP client that can also misbehave
 //! - [`daemon`]: a daemon of its own for each test, on ports the kernel chose
 //! - [`dialogue`]: scripts against the SMTP core with a clock of their own
 //! - [`maildir`]: what was delivered
 //! - [`netns`]: two hosts and a cable, for what crosses a network
+//! - [`programs`]: other people's clients
+//! - [`spool`]: a backlog made without a daemon
+//! - [`wait`]: for what raises no event
 //!
 //! Nothing here sleeps: waiting is for an event, with a deadline.
 
+pub mod client;
 pub mod daemon;
 pub mod dialogue;
 pub mod maildir;
 pub mod netns;
+pub mod programs;
+pub mod spool;
+pub mod wait;
 
 use std::env;
 use std::path::PathBuf;

@@ -358,11 +358,8 @@ impl Worker {
             return;
         }
         self.drain_until = Some(now.monotonic + DRAIN_TIMEOUT);
-        for listener in &mut self.listeners {
-            listener.acceptable = false;
-            // The socket closes with the worker; until then it is not watched.
-            let _ = self.poll.registry().deregister(&mut listener.socket);
-        }
+        // Closed at once: who comes now is refused and tries the next host, and does not wait here for nothing.
+        self.listeners.clear();
         let keys: Vec<u64> =
             self.connections.iter().map(|(index, entry)| key_of(entry.generation, index)).collect();
         for key in keys {

@@ -1,0 +1,73 @@
+//! Clients that other people wrote. A suite fails where one is missing, and says which package has it: a test that is
+//! quietly left out proves nothing.
+
+use std::io::{self, Read};
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+
+/// A client that is stuck is ended, so that the suite fails instead of standing still.
+const SECONDS_MAX: &str = "180";
+
+/// Postfix's load generator.
+pub fn smtp_source() -> Command {
+    program("smtp-source", "postfix", &[])
+}
+
+pub fn swaks() -> Command {
+    let tls =
+        Command::new("perl").args(["-MNet::SSLeay", "-e", "1"]).stderr(Stdio::null()).status();
+    assert!(
+        tls.is_ok_and(|status| status.success()),
+        "swaks lacks TLS: install libnet-ssleay-perl"
+    );
+    program("swaks", "swaks", &["--version"])
+}
+
+pub fn openssl() -> Command {
+    program("openssl", "openssl", &["version"])
+}
+
+pub fn python() -> Command {
+    program("python3", "python3", &["--version"])
+}
+
+/// Runs to the end and returns what it wrote. Panics, showing that, unless it exits 0.
+pub fn succeed(command: &mut Command) -> Output {
+    let output = command.stdin(Stdio::null()).output().expect("the program was found before");
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// The record with which a real client begins a TLS handshake.
+pub fn client_hello() -> io::Result<Vec<u8>> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?.to_string();
+    let mut command = openssl();
+    command.args(["s_client", "-quiet", "-connect", &address]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    let (mut stream, _) = listener.accept()?;
+    let mut record = vec![0; 5];
+    stream.read_exact(&mut record)?;
+    let length = usize::from(u16::from_be_bytes([record[3], record[4]]));
+    record.resize(5 + length, 0);
+    stream.read_exact(&mut record[5..])?;
+    drop(stream);
+    child.wait()?;
+    Ok(record)
+}
+
+/// `probe`: arguments with which it only says that it is there.
+fn program(name: &str, package: &str, probe: &[&str]) -> Command {
+    let found = Command::new(name).args(probe).stdin(Stdio::null()).output();
+    assert!(found.is_ok(), "{name} is missing: apt-get install --no-install-recommends {package}");
+    let mut command = Command::new("timeout");
+    command.args([SECONDS_MAX, name]);
+    command
+}

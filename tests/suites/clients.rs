@@ -1,0 +1,303 @@
+//! Real clients against the real binary: every message comes back octet by octet, below the lines that we add.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::thread;
+
+use ingress_tests::client::{Client, stuffed};
+use ingress_tests::daemon::{Daemon, Site};
+use ingress_tests::programs::{openssl, python, smtp_source, succeed, swaks};
+
+const KIB: usize = 1 << 10;
+
+/// A receive buffer of the daemon holds 64 KiB; around that a message begins to span two.
+const SIZES: [usize; 7] = [0, KIB, 64 * KIB - 1, 64 * KIB, 64 * KIB + 1, KIB * KIB, 5 * KIB * KIB];
+
+/// What is easily got wrong: dots, empty lines, octets with the high bit, words that look like commands or like our own
+/// header lines.
+const AWKWARD: [&[u8]; 7] = [
+    b".\r\n",
+    b"..\r\n\r\n.\r\n",
+    b"\r\n\r\n\r\n",
+    b"QUIT\r\n.QUIT\r\nRSET\r\n",
+    b"\xe4\xf6\xfc \x80\xff\x00\x01 \xc3\xa9\r\n.\xff\r\n",
+    b"Received: from nowhere\r\n\tby nobody\r\n\r\n.text\r\n",
+    b"Return-Path: <somebody@else>\r\nDelivered-To: nobody\r\n\r\nafter the head\r\n",
+];
+
+#[test]
+fn two_thousand_messages_from_twenty_senders_at_once() {
+    smtp_source_with(&[]);
+}
+
+#[test]
+fn two_thousand_messages_over_connections_that_stay_open() {
+    smtp_source_with(&["-d"]);
+}
+
+#[test]
+fn smtplib_in_clear() {
+    smtplib_with("clear", "starttls", "ESMTP");
+}
+
+#[test]
+fn smtplib_with_starttls() {
+    smtplib_with("starttls", "starttls", "ESMTPS");
+}
+
+#[test]
+fn smtplib_with_implicit_tls() {
+    smtplib_with("implicit", "implicit", "ESMTPS");
+}
+
+#[test]
+fn swaks_in_clear() {
+    swaks_with(&[], "starttls", "ESMTP");
+}
+
+#[test]
+fn swaks_with_starttls() {
+    swaks_with(&["-tls"], "starttls", "ESMTPS");
+}
+
+#[test]
+fn swaks_with_tls_on_connect() {
+    swaks_with(&["-tlsc"], "implicit", "ESMTPS");
+}
+
+#[test]
+fn openssl_with_tls_1_2() {
+    openssl_with("-tls1_2");
+}
+
+#[test]
+fn openssl_with_tls_1_3() {
+    openssl_with("-tls1_3");
+}
+
+#[test]
+fn many_transactions_in_one_write() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    let texts = texts();
+    let mut wire = Vec::new();
+    for text in &texts {
+        wire.extend_from_slice(b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n");
+        wire.extend_from_slice(&stuffed(text));
+    }
+    wire.extend_from_slice(b"QUIT\r\n");
+    let mut client = Client::hello(daemon.smtp("starttls"));
+    let mut socket = client.stream().try_clone().unwrap();
+    // From another thread: the write ends only when the daemon has taken almost all, and it waits for each commit.
+    let writer = thread::spawn(move || socket.write_all(&wire));
+    for _ in &texts {
+        for reply in ["250 2.1.0", "250 2.1.5", "354", "250 2.0.0"] {
+            client.expect(reply);
+        }
+    }
+    client.expect("221");
+    client.expect_close();
+    writer.join().unwrap().unwrap();
+    assert_delivered(&site, daemon, &texts, "ESMTP");
+}
+
+/// `smtp-source` says itself when a reply is not what it wants, by its exit status.
+fn smtp_source_with(arguments: &[&str]) {
+    const MESSAGES: usize = 2000;
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    let address = daemon.smtp("starttls").to_string();
+    let mut command = smtp_source();
+    command.args(["-s", "20", "-m", &MESSAGES.to_string(), "-l", "1024"]).args(arguments);
+    succeed(command.args(["-f", "sender@example.org", "-t", "user@example.net", &address]));
+    daemon.wait_until_delivered();
+    assert_eq!(daemon.count("/messages/accepted").unwrap(), MESSAGES as u64);
+    let ids: HashSet<Vec<u8>> =
+        site.maildir().texts().unwrap().iter().map(|text| smtp_source_id(text)).collect();
+    assert_eq!(ids.len(), MESSAGES);
+    assert_eq!(site.maildir().count().unwrap(), MESSAGES);
+    stop(daemon);
+}
+
+/// Compares with what smtp-source makes of `-l 1024`: lines of 80 octets that begin with their number's last digit. Gives
+/// back the Message-Id, the only part that is different in each.
+fn smtp_source_id(text: &[u8]) -> Vec<u8> {
+    let blank = text.windows(4).position(|octets| octets == b"\r\n\r\n").expect("a head");
+    let (head, body) = text.split_at(blank + 4);
+    let mut expected = vec![b'X'; 1024];
+    for (number, line) in expected.chunks_exact_mut(80).enumerate() {
+        line[0] = b'0' + (number as u8 + 1) % 10;
+        line[78..].copy_from_slice(b"\r\n");
+    }
+    expected.extend_from_slice(b"\r\n");
+    assert!(body == expected, "{}", body.escape_ascii());
+    let fields: Vec<&[u8]> = head.split(|&octet| octet == b'\n').collect();
+    assert_eq!(fields[0], b"From: <sender@example.org>\r");
+    assert_eq!(fields[1], b"To: <user@example.net>\r");
+    assert!(fields[2].starts_with(b"Date: "), "{}", head.escape_ascii());
+    assert!(fields[3].starts_with(b"Message-Id: "), "{}", head.escape_ascii());
+    fields[3].to_vec()
+}
+
+fn smtplib_with(tls: &str, listener: &str, protocol: &str) {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    let texts = texts();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/suites/clients/send.py");
+    let mut command = python();
+    command.args([script, tls, &daemon.smtp(listener).port().to_string()]);
+    succeed(command.args(write_files(&site, &texts, <[u8]>::to_vec)));
+    assert_delivered(&site, daemon, &texts, protocol);
+}
+
+fn swaks_with(tls: &[&str], listener: &str, protocol: &str) {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    let port = daemon.smtp(listener).port().to_string();
+    // It takes the file for a template and mends it, unless it is given the wire form.
+    let texts = texts();
+    for file in write_files(&site, &texts, stuffed) {
+        let mut command = swaks();
+        command.args(["--server", "127.0.0.1", "--port", &port, "--no-data-fixup"]).args(tls);
+        command.args(["--from", "sender@example.org", "--to", "user@example.net", "--data"]);
+        succeed(command.arg(format!("@{}", file.display())));
+    }
+    assert_delivered(&site, daemon, &texts, protocol);
+}
+
+fn openssl_with(version: &str) {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    let texts = texts();
+    let mut client = SClient::start(&daemon.smtp("starttls").to_string(), version);
+    client.command("EHLO client.test", "250");
+    for text in &texts {
+        client.command("MAIL FROM:<sender@example.org>", "250 2.1.0");
+        client.command("RCPT TO:<user@example.net>", "250 2.1.5");
+        client.command("DATA", "354");
+        client.send(&stuffed(text));
+        client.expect("250 2.0.0");
+    }
+    client.quit();
+    assert_delivered(&site, daemon, &texts, "ESMTPS");
+}
+
+/// `openssl s_client` as the pipe that it is.
+struct SClient {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl SClient {
+    fn start(address: &str, version: &str) -> Self {
+        let mut command = openssl();
+        command.args(["s_client", "-starttls", "smtp", "-crlf", "-quiet", version]);
+        command.args(["-connect", address]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("openssl starts");
+        let stdin = child.stdin.take().expect("stdin is piped");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        Self { child, stdin, stdout }
+    }
+
+    fn command(&mut self, line: &str, reply: &str) {
+        self.send(format!("{line}\r\n").as_bytes());
+        self.expect(reply);
+    }
+
+    /// `-crlf` makes CRLF of each LF, so it is given LF only.
+    fn send(&mut self, octets: &[u8]) {
+        let lines: Vec<u8> = octets.iter().copied().filter(|&octet| octet != b'\r').collect();
+        self.stdin.write_all(&lines).expect("openssl reads");
+        self.stdin.flush().expect("openssl reads");
+    }
+
+    fn expect(&mut self, prefix: &str) {
+        loop {
+            let mut line = String::new();
+            self.stdout.read_line(&mut line).expect("replies are ASCII");
+            assert!(line.starts_with(prefix), "expected {prefix:?}, got {line:?}");
+            if line.as_bytes()[3] != b'-' {
+                return;
+            }
+        }
+    }
+
+    fn quit(mut self) {
+        self.command("QUIT", "221");
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).expect("replies are ASCII");
+        assert_eq!(rest, "");
+        drop(self.stdin);
+        let status = self.child.wait().expect("it is our child");
+        assert!(status.success(), "{status}");
+    }
+}
+
+/// What every client sends.
+fn texts() -> Vec<Vec<u8>> {
+    let long_line = [vec![b'l'; 300_000], b"\r\n".to_vec()].concat();
+    let sized = SIZES.iter().map(|&size| text_of_size(size));
+    sized.chain(AWKWARD.iter().map(|text| text.to_vec())).chain([long_line]).collect()
+}
+
+/// Lines of up to 998 octets with their CRLF, many of which begin with a dot; all octets but CR and LF occur.
+fn text_of_size(size: usize) -> Vec<u8> {
+    let mut text = Vec::with_capacity(size);
+    let mut random = 0x9e37_79b9_7f4a_7c15 ^ size as u64;
+    while text.len() < size {
+        // xorshift: the same size, the same text.
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let rest = size - text.len();
+        let wanted = 2 + random as usize % 997;
+        // Never leaves a rest that has no room for CRLF.
+        let length = if wanted + 2 > rest { rest } else { wanted };
+        let octets = (0..length - 2).map(|at| (random >> (at % 57)) as u8 ^ at as u8);
+        text.extend(octets.map(|octet| if b"\r\n".contains(&octet) { b'.' } else { octet }));
+        if length > 2 && random & 1 << 60 == 0 {
+            let line_start = text.len() - (length - 2);
+            text[line_start] = b'.';
+        }
+        text.extend_from_slice(b"\r\n");
+    }
+    text
+}
+
+/// One file for each text, in the form that the client wants.
+fn write_files(site: &Site, texts: &[Vec<u8>], form: fn(&[u8]) -> Vec<u8>) -> Vec<PathBuf> {
+    let write = |(number, text): (usize, &Vec<u8>)| {
+        let path = site.folder().join(format!("text-{number}"));
+        fs::write(&path, form(text)).unwrap();
+        path
+    };
+    texts.iter().enumerate().map(write).collect()
+}
+
+/// All texts are in the Maildir, octet by octet and in the order in which they were sent, and nothing else is.
+fn assert_delivered(site: &Site, daemon: Daemon, texts: &[Vec<u8>], protocol: &str) {
+    daemon.wait_until_delivered();
+    let with = format!("with {protocol} id ");
+    for message in site.maildir().messages().unwrap() {
+        let head = String::from_utf8_lossy(&message[..message.len().min(500)]).into_owned();
+        assert!(head.contains(&with), "no {with:?} in {head}");
+    }
+    let delivered = site.maildir().texts().unwrap();
+    assert_eq!(delivered.len(), texts.len());
+    for (delivered, sent) in delivered.iter().zip(texts) {
+        let differs = delivered.iter().zip(sent).position(|(ours, theirs)| ours != theirs);
+        let lengths = (delivered.len(), sent.len());
+        assert!(delivered == sent, "lengths (delivered, sent) {lengths:?}, differs at {differs:?}");
+    }
+    stop(daemon);
+}
+
+fn stop(daemon: Daemon) {
+    let ended = daemon.stop().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+}
