@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -28,6 +29,9 @@ use crate::worker::{
     Admission, CompletionPost, Listening, MailboxSender, PreparedWorker, WorkerParts, listener,
 };
 use crate::xdp::{DataPlane, InterfaceTelemetry, Tier};
+
+/// File descriptors beside those of connections: listeners, event loops, segments, deliveries, kernel maps.
+const OTHER_FILES: usize = 512;
 
 /// Where the daemon can be reached, with the ports the kernel chose.
 #[derive(Debug)]
@@ -61,7 +65,9 @@ impl Daemon {
     pub fn start(config: Config, runtime: &Runtime) -> Result<Self> {
         let started = Now::read().monotonic;
         create_state_dir(&config)?;
+        tracing::info!(state_dir = %config.state_dir.display(), "spool and certificates are kept here");
         warn_about_load_test_settings(&config);
+        raise_file_limit(config.limits.connections_max);
         let tls = TlsContext::new(tls::load(&config.tls, &config.hostname, &config.state_dir)?)?;
         let groups = open_groups(&config)?;
         let control = control::bind(&config.control)?;
@@ -217,6 +223,25 @@ fn warn_about_load_test_settings(config: &Config) {
     if config.recipients == RecipientDomains::Any {
         tracing::warn!(
             "recipients.domains is [\"*\"]: mail for any domain is taken; for load tests only"
+        );
+    }
+}
+
+/// Each connection is a file descriptor, and shells give a process 1,024 by default. Going up to the hard limit takes no
+/// privilege.
+fn raise_file_limit(connections_max: usize) {
+    let wanted = (connections_max + OTHER_FILES) as u64;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let raised = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let result = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), ..limit });
+    if raised < wanted || result.is_err() {
+        tracing::warn!(
+            wanted,
+            allowed = limit.maximum,
+            "limits.connections_max needs more file descriptors than the hard limit (ulimit -Hn, LimitNOFILE=) allows"
         );
     }
 }
