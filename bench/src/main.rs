@@ -1,1 +1,38 @@
-fn main() {}
+//! Measurements. Figures of one run stand side by side: machines differ and drift, ratios within a run hold.
+
+mod memory;
+mod server;
+mod sink;
+mod spool;
+mod statistics;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Measures the release daemon (`INGRESS_BIN`, else beside this program)
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+enum Measurement {
+    /// CPU per accepted, durable message, against smtp-sink throwing it away
+    Sink(sink::Options),
+    /// Resident memory after start, and what an idle connection costs
+    Memory(memory::Options),
+    /// Throughput of the spool writer, and how long a start with a backlog takes
+    Spool(spool::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Measurement::parse() {
+        Measurement::Sink(options) => sink::run(&options),
+        Measurement::Memory(options) => memory::run(&options),
+        Measurement::Spool(options) => spool::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
