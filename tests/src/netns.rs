@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use ingress_user::xdp;
 
 /// The interface in either namespace; they have the same name, each in its own.
 pub const INTERFACE: &str = "mail0";
@@ -32,6 +33,18 @@ pub fn missing() -> Option<&'static str> {
         return Some("no `ethtool`: install ethtool");
     }
     None
+}
+
+/// The namespaces for a test of steering; where there can be none, the reason is printed with `skipped:`.
+pub fn pair_for_steering() -> Option<Pair> {
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
+    let no_object = xdp::object().is_none().then_some("built without the eBPF object");
+    let one_cpu = (cpus < 2).then_some("steering needs two CPUs");
+    if let Some(reason) = missing().or(no_object).or(one_cpu) {
+        println!("skipped: {reason}");
+        return None;
+    }
+    Some(Pair::create().expect("namespaces"))
 }
 
 /// A client's and a server's namespace. Dropping it deletes both, and the veth pair with them.

@@ -6,23 +6,10 @@ use std::path::Path;
 
 use ingress_tests::daemon::{Daemon, Site};
 use ingress_tests::netns::{self, INTERFACE, Pair, SERVER_V4, SERVER_V6};
-use ingress_user::xdp;
 
 /// Namespaces have their own ports, so this one is always free.
 const PORT: u16 = 25;
 const CONNECTIONS: u64 = 400;
-
-/// The namespaces, or the reason why there are none.
-fn namespaces() -> Option<Pair> {
-    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
-    let no_object = xdp::object().is_none().then_some("built without the eBPF object");
-    let one_cpu = (cpus < 2).then_some("steering needs two CPUs");
-    if let Some(reason) = netns::missing().or(no_object).or(one_cpu) {
-        println!("skipped: {reason}");
-        return None;
-    }
-    Some(Pair::create().unwrap())
-}
 
 /// A daemon in the server's namespace that takes mail over both families and throws it away.
 fn site(xdp: &str) -> Site {
@@ -75,7 +62,7 @@ fn attached_program(pair: &Pair) -> bool {
 
 #[test]
 fn native_xdp_keeps_every_connection_on_one_cpu() {
-    let Some(pair) = namespaces() else { return };
+    let Some(pair) = netns::pair_for_steering() else { return };
     let site = site(&format!("[xdp]\ninterfaces = [\"{INTERFACE}\"]\nmode = \"native\"\n"));
     let daemon = start(&pair, &site);
     load(&pair);
@@ -96,7 +83,7 @@ fn native_xdp_keeps_every_connection_on_one_cpu() {
 
 #[test]
 fn without_steering_about_half_of_the_connections_are_remote() {
-    let Some(pair) = namespaces() else { return };
+    let Some(pair) = netns::pair_for_steering() else { return };
     let site = site(&format!(
         "[xdp]\ninterfaces = [\"{INTERFACE}\"]\nmode = \"native\"\nsteering = \"off\"\n"
     ));
@@ -110,7 +97,7 @@ fn without_steering_about_half_of_the_connections_are_remote() {
 
 #[test]
 fn without_xdp_listeners_are_still_chosen_by_cpu() {
-    let Some(pair) = namespaces() else { return };
+    let Some(pair) = netns::pair_for_steering() else { return };
     let site = site("");
     let daemon = start(&pair, &site);
     load(&pair);
@@ -120,7 +107,7 @@ fn without_xdp_listeners_are_still_chosen_by_cpu() {
 
 #[test]
 fn kill_9_leaves_no_program_on_the_interface() {
-    let Some(pair) = namespaces() else { return };
+    let Some(pair) = netns::pair_for_steering() else { return };
     let site = site(&format!("[xdp]\ninterfaces = [\"{INTERFACE}\"]\nmode = \"native\"\n"));
     let daemon = start(&pair, &site);
     assert!(attached_program(&pair));
@@ -135,7 +122,7 @@ fn kill_9_leaves_no_program_on_the_interface() {
 
 #[test]
 fn auto_takes_a_lower_tier_where_there_is_no_native_xdp() {
-    let Some(pair) = namespaces() else { return };
+    let Some(pair) = netns::pair_for_steering() else { return };
     let site = site("[xdp]\ninterfaces = [\"lo\"]\nmode = \"auto\"\n");
     let daemon = start(&pair, &site);
     let status = daemon.status().unwrap();

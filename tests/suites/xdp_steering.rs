@@ -7,21 +7,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use ingress_tests::netns::{self, INTERFACE, Pair, SERVER_V4, SERVER_V6};
-use ingress_user::xdp;
 
 const SINK: &str = env!("CARGO_BIN_EXE_steered-sink");
 const CONNECTIONS: u64 = 100;
-
-fn namespaces() -> Option<Pair> {
-    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
-    let no_object = xdp::object().is_none().then_some("built without the eBPF object");
-    let one_cpu = (cpus < 2).then_some("steering needs two CPUs");
-    if let Some(reason) = netns::missing().or(no_object).or(one_cpu) {
-        println!("skipped: {reason}");
-        return None;
-    }
-    Some(Pair::create().unwrap())
-}
 
 /// A running `steered-sink serve` inside the server's namespace.
 struct Sink {
@@ -85,7 +73,7 @@ type Counts = HashMap<String, u64>;
 
 /// Serves [`CONNECTIONS`] over either family; none where that is skipped.
 fn serve(mode: &str, steering: &str, tier: &str) -> Option<[Counts; 2]> {
-    let pair = namespaces()?;
+    let pair = netns::pair_for_steering()?;
     let addresses = [format!("{SERVER_V4}:2525"), format!("[{SERVER_V6}]:2525")];
     Some(addresses.map(|address| {
         let (mut sink, started) = Sink::start(&pair, mode, steering, &address);
@@ -154,7 +142,7 @@ fn without_xdp_the_incoming_cpu_is_followed() {
 
 #[test]
 fn killed_daemon_leaves_no_program_behind() {
-    let Some(pair) = namespaces() else { return };
+    let Some(pair) = netns::pair_for_steering() else { return };
     let (sink, _) = Sink::start(&pair, "native", "auto", &format!("{SERVER_V4}:2525"));
     assert!(link_details(&pair).contains("prog/xdp"), "{}", link_details(&pair));
     drop(sink);
@@ -163,7 +151,7 @@ fn killed_daemon_leaves_no_program_behind() {
 
 #[test]
 fn an_occupied_interface_is_an_error_when_native_is_demanded() {
-    let Some(pair) = namespaces() else { return };
+    let Some(pair) = netns::pair_for_steering() else { return };
     let (_owner, _) = Sink::start(&pair, "native", "auto", &format!("{SERVER_V4}:2525"));
     let second = netns::output(pair.server.command(SINK).args([
         "serve",
@@ -178,7 +166,7 @@ fn an_occupied_interface_is_an_error_when_native_is_demanded() {
 
 #[test]
 fn auto_goes_without_xdp_where_it_cannot_be_had() {
-    let Some(pair) = namespaces() else { return };
+    let Some(pair) = netns::pair_for_steering() else { return };
     let (_owner, _) = Sink::start(&pair, "native", "auto", &format!("{SERVER_V4}:2525"));
     let (_second, tier) = Sink::start(&pair, "auto", "auto", &format!("{SERVER_V4}:2526"));
     assert_eq!(tier, "incoming-cpu");
