@@ -64,7 +64,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     }
     let chosen = |suite: &String| options.suites.is_empty() || options.suites.contains(suite);
     let chosen: Vec<String> = all.into_iter().filter(chosen).collect();
-    install_tools(&chosen)?;
+    install_tools(&chosen);
     let object = build::build(true)?;
     let outcomes: Vec<(String, Outcome)> = chosen
         .into_iter()
@@ -92,14 +92,14 @@ fn suites() -> Result<Vec<String>> {
     Ok([HOST, HARNESS].map(str::to_owned).into_iter().chain(suites).collect())
 }
 
-fn install_tools(suites: &[String]) -> Result<()> {
+fn install_tools(suites: &[String]) {
     let needed = |(program, _): &Tool| {
         let needs = NEEDS.iter().filter(|needs| suites.iter().any(|suite| suite == needs.suite));
         needs.flat_map(|needs| needs.programs).any(|name| name == program)
     };
     let tools: Vec<Tool> = TOOLS.into_iter().filter(needed).collect();
     // What is missing still is the reason of a skip below.
-    tools::install(&tools).map(drop)
+    tools::install(&tools);
 }
 
 fn run_suite(suite: &str, object: &Object) -> Outcome {

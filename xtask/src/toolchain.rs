@@ -1,10 +1,10 @@
 //! What compiles the kernel programs: rustup's nightly with rust-src, or Debian's own Rust, which ships a core library for BPF.
 //! Both link with bpf-linker.
 
+use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, fs};
 
 use anyhow::{Result, ensure};
 
@@ -13,29 +13,32 @@ use crate::{apt, shell};
 const LINKER: &str = "bpf-linker";
 const LINKER_VERSION: &str = "0.13.0";
 /// The LLVM that Debian 12 has beside its default one, and that this version of the linker can use.
-const LLVM_MAJOR: &str = "22";
+const LLVM_MAJOR: u32 = 22;
 
 const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
 /// A way to compile for `bpfel-unknown-none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Toolchain {
-    /// `cargo +nightly` builds core itself.
+    /// It builds core itself.
     Nightly,
     /// /usr/bin/cargo finds a ready core.
     Debian,
 }
 
 impl Toolchain {
-    /// The toolchain that is installed, nightly first. Starts no build.
+    /// The toolchain that is installed and complete. Starts no build.
     pub(crate) fn find() -> Option<Self> {
-        if !shell::has(LINKER) {
+        if !shell::succeeds(Command::new(LINKER).arg("--version")) {
             return None;
         }
-        if nightly_has_source() {
+        let debian = missing_debian_packages().is_empty();
+        // A linker reads bitcode of its own LLVM and of older ones. Beside Debian's Rust it is probably the one that was
+        // built for it, too old for a nightly that has moved on.
+        if nightly_llvm_major().is_some_and(|major| !debian || major <= LLVM_MAJOR) {
             return Some(Self::Nightly);
         }
-        missing_debian_packages().is_empty().then_some(Self::Debian)
+        debian.then_some(Self::Debian)
     }
 
     /// Installs Debian's toolchain. Takes root; about five minutes on two CPUs, most of it for the linker.
@@ -66,8 +69,8 @@ impl Toolchain {
     pub(crate) fn cargo(self, target: &Path) -> Command {
         let mut cargo = match self {
             Self::Nightly => {
-                let mut cargo = Command::new("cargo");
-                cargo.args(["+nightly", "build", "-Z", "build-std=core"]);
+                let mut cargo = Command::new("rustup");
+                cargo.args(["run", "nightly", "cargo", "build", "-Z", "build-std=core"]);
                 cargo
             }
             Self::Debian => {
@@ -76,8 +79,7 @@ impl Toolchain {
                 cargo
             }
         };
-        // Set by the cargo that runs us, and meant for its own toolchain.
-        for variable in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER"] {
+        for variable in OUTER_TOOLCHAIN {
             cargo.env_remove(variable);
         }
         // Linking is the linker's whole-program optimisation already; BTF lets the verifier name source lines.
@@ -112,10 +114,30 @@ fn debian_path() -> OsString {
     env::join_paths(folders).unwrap_or(path)
 }
 
-fn nightly_has_source() -> bool {
-    let asked = Command::new("rustc").args(["+nightly", "--print", "sysroot"]).output();
-    let Ok(output) = asked else { return false };
-    let sysroot = String::from_utf8_lossy(&output.stdout);
-    output.status.success()
-        && fs::metadata(Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core")).is_ok()
+/// The LLVM version of a nightly that can build core; `None` where it or its rust-src is missing.
+fn nightly_llvm_major() -> Option<u32> {
+    let rustc = |arguments: &[&str]| {
+        shell::output(Command::new("rustup").args(["run", "nightly", "rustc"]).args(arguments))
+    };
+    let sysroot = rustc(&["--print", "sysroot"])?;
+    if !Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir() {
+        return None;
+    }
+    let versions = rustc(&["--version", "--verbose"])?;
+    let llvm = versions.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
+    llvm.split('.').next()?.parse().ok()
 }
+
+/// What cargo and rustup set for us and another toolchain must not inherit: it would use this one's compiler, libraries or
+/// flags. Where registries and network are, they may say.
+const OUTER_TOOLCHAIN: [&str; 9] = [
+    "CARGO",
+    "CARGO_BUILD_RUSTC",
+    "CARGO_BUILD_RUSTFLAGS",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "LD_LIBRARY_PATH",
+    "RUSTC",
+    "RUSTC_WRAPPER",
+    "RUSTDOC",
+    "RUSTUP_TOOLCHAIN",
+];
