@@ -1,1 +1,0 @@
-//! Raw system calls: the only user-space module with `unsafe`.
