@@ -39,7 +39,9 @@ enum Turn {
     ExpectMessage { body: &'static str, check: fn(&Envelope) },
     ExpectStartTls,
     ExpectClose,
+    Submitted(QueueId),
     Commit(Result<QueueId, LocalFault>),
+    LateCommit(QueueId),
     TlsEstablished,
     PassTime(Duration),
 }
@@ -99,6 +101,16 @@ impl Script {
     /// The spool answers.
     pub fn commit(self, outcome: Result<QueueId, LocalFault>) -> Self {
         self.turn(Turn::Commit(outcome))
+    }
+
+    /// The message is under way to the spool, which does not answer yet.
+    pub fn submitted(self, id: QueueId) -> Self {
+        self.turn(Turn::Submitted(id))
+    }
+
+    /// The spool answers for a message that was [`submitted`](Self::submitted) before.
+    pub fn late_commit(self, id: QueueId) -> Self {
+        self.turn(Turn::LateCommit(id))
     }
 
     pub fn tls_established(self) -> Self {
@@ -237,7 +249,18 @@ impl<'s> Player<'s> {
             Turn::ExpectStartTls => assert!(std::mem::take(&mut self.starttls), "{place}"),
             Turn::ExpectClose => assert!(self.closed, "{place}: still open"),
             Turn::Commit(outcome) => {
-                self.session.handle_commit(outcome, self.now, &mut self.output);
+                match outcome {
+                    Ok(id) => {
+                        self.session.message_submitted(id);
+                        self.session.handle_commit(id, Ok(()), self.now, &mut self.output);
+                    }
+                    Err(fault) => self.session.refuse_commit(fault, self.now, &mut self.output),
+                }
+                self.feed();
+            }
+            Turn::Submitted(id) => self.session.message_submitted(id),
+            Turn::LateCommit(id) => {
+                self.session.handle_commit(id, Ok(()), self.now, &mut self.output);
                 self.feed();
             }
             Turn::TlsEstablished => {

@@ -364,6 +364,28 @@ fn a_silent_spool_is_told_as_451_and_the_session_goes_on() {
 }
 
 #[test]
+fn a_late_answer_of_the_spool_is_not_taken_for_the_next_message() {
+    Script::new()
+        .hello()
+        .transaction()
+        .client("one\r\n.\r\n")
+        .expect_message("one\r\n.\r\n", |_| {})
+        .submitted(QueueId(1))
+        .pass(Duration::from_secs(300))
+        .expect("451 4.3.0")
+        .transaction()
+        .client("two\r\n.\r\n")
+        .expect_message("two\r\n.\r\n", |_| {})
+        .late_commit(QueueId(1))
+        .submitted(QueueId(2))
+        .late_commit(QueueId(1))
+        .expect_nothing()
+        .late_commit(QueueId(2))
+        .expect("250 2.0.0")
+        .play();
+}
+
+#[test]
 fn faults_of_the_spool_are_temporary() {
     for (fault, reply) in [
         (LocalFault::SpoolFull, "452 4.3.1"),

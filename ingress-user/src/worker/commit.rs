@@ -17,7 +17,7 @@ impl Worker {
         envelope: Envelope,
         body: Vec<Chunk>,
         now: Now,
-    ) -> Result<(), LocalFault> {
+    ) -> Result<QueueId, LocalFault> {
         let give_back = |pool: &mut BufferPool, body: Vec<Chunk>| {
             body.into_iter().for_each(|chunk| pool.give_back(chunk.into_buffer()));
         };
@@ -38,7 +38,7 @@ impl Worker {
         match self.spool.submit(submission) {
             Ok(()) => {
                 self.commits_in_flight += 1;
-                Ok(())
+                Ok(id)
             }
             Err(refused) => {
                 give_back(&mut self.shared.pool, refused.submission.body);
@@ -60,14 +60,14 @@ impl Worker {
             Ok(()) => {
                 metrics.messages_accepted.increment();
                 metrics.bytes_accepted.add(completion.body_bytes);
-                Ok(completion.id)
+                Ok(())
             }
             Err(CommitError::NoSpace) => Err(LocalFault::SpoolFull),
             Err(CommitError::Poisoned) => Err(LocalFault::SpoolPoisoned),
         };
         // A client that hung up meanwhile does not hear it; its message is kept all the same.
         self.with_connection(completion.ticket.connection, now, |connection, turn| {
-            connection.commit(outcome, turn)
+            connection.commit(completion.id, outcome, turn)
         });
     }
 

@@ -170,15 +170,29 @@ impl Connection {
         outcome
     }
 
-    /// The spool has answered.
+    /// The message is on its way to the spool.
+    pub(super) fn submitted(&mut self, id: QueueId) {
+        self.session.message_submitted(id);
+    }
+
+    /// The spool has answered for the message `id`.
     pub(super) fn commit(
         &mut self,
-        outcome: Result<QueueId, LocalFault>,
+        id: QueueId,
+        outcome: Result<(), LocalFault>,
         turn: &mut Turn<'_>,
     ) -> Outcome {
         self.borrow_output(turn);
         let now = turn.now.monotonic;
-        self.say(turn, |session, out| session.handle_commit(outcome, now, out));
+        self.say(turn, |session, out| session.handle_commit(id, outcome, now, out));
+        self.drive(turn)
+    }
+
+    /// The spool could not be asked.
+    pub(super) fn refuse_commit(&mut self, fault: LocalFault, turn: &mut Turn<'_>) -> Outcome {
+        self.borrow_output(turn);
+        let now = turn.now.monotonic;
+        self.say(turn, |session, out| session.refuse_commit(fault, now, out));
         self.drive(turn)
     }
 
@@ -246,7 +260,7 @@ impl Connection {
             Some(body) => Outcome::Submit { envelope, body },
             None => {
                 self.window.drop_message(turn.pool);
-                self.commit(Err(LocalFault::NoBuffers), turn)
+                self.refuse_commit(LocalFault::NoBuffers, turn)
             }
         }
     }

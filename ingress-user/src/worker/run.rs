@@ -286,12 +286,15 @@ impl Worker {
         let Some(entry) = entry_mut(&mut self.connections, key) else { return };
         let mut outcome = act(&mut entry.connection, &mut self.shared.turn(now));
         while let Outcome::Submit { envelope, body } = outcome {
-            let Err(fault) = self.submit(key, envelope, body, now) else {
-                outcome = Outcome::Wait;
-                break;
-            };
+            let submitted = self.submit(key, envelope, body, now);
             let Some(entry) = entry_mut(&mut self.connections, key) else { return };
-            outcome = entry.connection.commit(Err(fault), &mut self.shared.turn(now));
+            outcome = match submitted {
+                Ok(id) => {
+                    entry.connection.submitted(id);
+                    Outcome::Wait
+                }
+                Err(fault) => entry.connection.refuse_commit(fault, &mut self.shared.turn(now)),
+            };
         }
         let queue = match outcome {
             Outcome::Again => Some(&mut self.again),

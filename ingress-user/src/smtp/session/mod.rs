@@ -46,7 +46,8 @@ pub struct Settings {
 /// 1. [`open`](Self::open) once, or [`open_tls`](Self::open_tls) where TLS comes first;
 /// 2. [`handle_input`](Self::handle_input) with what the client sent, as long as [`wants_input`](Self::wants_input), obeying
 ///    the [`Step`] each call returns;
-/// 3. [`handle_commit`](Self::handle_commit) when the spool answered an [`Action::Commit`],
+/// 3. after an [`Action::Commit`], [`message_submitted`](Self::message_submitted) and, when the spool has answered,
+///    [`handle_commit`](Self::handle_commit), or [`refuse_commit`](Self::refuse_commit) where it could not be asked;
 ///    [`handle_tls_established`](Self::handle_tls_established) when the handshake after [`Action::StartTls`] is through;
 /// 4. [`handle_timeout`](Self::handle_timeout) when [`deadline`](Self::deadline) has passed.
 ///
@@ -79,8 +80,8 @@ enum State {
     ExpectLineEnd(Option<Transaction>),
     /// Message octets. With a refusal the rest of the message is read and dropped.
     ExpectData { transaction: Transaction, scanner: DataScanner, refusal: Option<LocalFault> },
-    /// The spool.
-    AwaitCommit,
+    /// The spool, for the message with this id once it has one.
+    AwaitCommit { id: Option<QueueId> },
     /// Nothing: the connection is to be closed.
     Closed { by_client: bool },
 }
@@ -165,7 +166,7 @@ impl Session {
 
     /// Whether input is of use now. While false, the driver leaves it in the socket.
     pub fn wants_input(&self) -> bool {
-        !matches!(self.state, State::AwaitCommit | State::Closed { .. })
+        !matches!(self.state, State::AwaitCommit { .. } | State::Closed { .. })
     }
 
     /// Whether the client is in the middle of something that a shutdown should let finish.
@@ -214,31 +215,47 @@ impl Session {
                 self.deadline = now + self.settings.idle_timeout;
                 self.handle_line_octets(input, now, out)
             }
-            State::ExpectTls | State::AwaitCommit | State::Closed { .. } => {
+            State::ExpectTls | State::AwaitCommit { .. } | State::Closed { .. } => {
                 Step { consumed: 0, octets: Octets::Command, action: Action::Continue }
             }
         }
     }
 
-    /// The spool's answer to [`Action::Commit`].
+    /// The message of [`Action::Commit`] is on its way to the spool under this id.
+    pub fn message_submitted(&mut self, submitted: QueueId) {
+        if let State::AwaitCommit { id } = &mut self.state {
+            *id = Some(submitted);
+        }
+    }
+
+    /// The spool's answer for the message `id`. An answer that comes after [`handle_timeout`](Self::handle_timeout) gave up
+    /// on it is nobody's: the session may be waiting for its next message by then.
     pub fn handle_commit(
         &mut self,
-        outcome: Result<QueueId, LocalFault>,
+        id: QueueId,
+        outcome: Result<(), LocalFault>,
         now: Instant,
         out: &mut Vec<u8>,
     ) {
-        if !matches!(self.state, State::AwaitCommit) {
+        if !matches!(self.state, State::AwaitCommit { id: Some(awaited) } if awaited == id) {
             return;
         }
         match outcome {
-            Ok(id) => Reply::Queued { id }.write_to(out),
-            Err(fault) => {
-                self.refused_messages += 1;
-                Reply::Refused(Refusal::Local(fault)).write_to(out);
+            Ok(()) => {
+                Reply::Queued { id }.write_to(out);
+                self.end_transaction(now);
             }
+            Err(fault) => self.refuse_commit(fault, now, out),
         }
-        self.state = State::ExpectCommand(None);
-        self.deadline = now + self.settings.idle_timeout;
+    }
+
+    /// The message of [`Action::Commit`] is not taken.
+    pub fn refuse_commit(&mut self, fault: LocalFault, now: Instant, out: &mut Vec<u8>) {
+        if matches!(self.state, State::AwaitCommit { .. }) {
+            self.refused_messages += 1;
+            Reply::Refused(Refusal::Local(fault)).write_to(out);
+            self.end_transaction(now);
+        }
     }
 
     /// The handshake is through. Whatever was known from before is forgotten (RFC 3207 section 4.2).
@@ -262,8 +279,8 @@ impl Session {
     /// [`deadline`](Self::deadline) has passed.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<u8>) -> Action {
         match self.state {
-            State::AwaitCommit => {
-                self.handle_commit(Err(LocalFault::CommitTimeout), now, out);
+            State::AwaitCommit { .. } => {
+                self.refuse_commit(LocalFault::CommitTimeout, now, out);
                 Action::Continue
             }
             // In the middle of a handshake there is nobody to read a reply.
@@ -280,6 +297,11 @@ impl Session {
         Reply::Closing { hostname: &self.settings.hostname, why }.write_to(out);
         self.state = State::Closed { by_client: false };
         Action::Close
+    }
+
+    fn end_transaction(&mut self, now: Instant) {
+        self.state = State::ExpectCommand(None);
+        self.deadline = now + self.settings.idle_timeout;
     }
 
     fn await_tls(&mut self, now: Instant) {
@@ -304,7 +326,7 @@ impl Session {
 
     fn end_message(&mut self, now: Instant) -> Action {
         let State::ExpectData { transaction, .. } =
-            std::mem::replace(&mut self.state, State::AwaitCommit)
+            std::mem::replace(&mut self.state, State::AwaitCommit { id: None })
         else {
             return Action::Continue;
         };
