@@ -10,7 +10,7 @@ use ingress_user::policy::RecipientDomains;
 use ingress_user::smtp::envelope::Envelope;
 use ingress_user::smtp::reply::LocalFault;
 use ingress_user::smtp::{Action, Octets, Session, Settings};
-use ingress_user::spool::QueueId;
+use ingress_user::spool::{BodyEncoding, QueueId};
 use ingress_user::worker::clock::Now;
 
 /// What a dialogue test starts from: short limits, one local domain, STARTTLS on offer.
@@ -36,7 +36,7 @@ enum Turn {
     Client(Vec<u8>),
     Expect(&'static str),
     ExpectNothing,
-    ExpectMessage { body: &'static str, check: fn(&Envelope) },
+    ExpectMessage { body: &'static str, encoding: BodyEncoding, check: fn(&Envelope) },
     ExpectStartTls,
     ExpectClose,
     Submitted(QueueId),
@@ -86,7 +86,12 @@ impl Script {
 
     /// The session asked for a message to be made durable, with this wire form.
     pub fn expect_message(self, body: &'static str, check: fn(&Envelope)) -> Self {
-        self.turn(Turn::ExpectMessage { body, check })
+        self.turn(Turn::ExpectMessage { body, encoding: BodyEncoding::DotStuffed, check })
+    }
+
+    /// The same for a message that came in chunks.
+    pub fn expect_chunked(self, body: &'static str, check: fn(&Envelope)) -> Self {
+        self.turn(Turn::ExpectMessage { body, encoding: BodyEncoding::Verbatim, check })
     }
 
     pub fn expect_starttls(self) -> Self {
@@ -161,6 +166,36 @@ impl Default for Script {
     }
 }
 
+/// What a session made of some input.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Transcript {
+    pub replies: Vec<u8>,
+    /// The messages that the session asked to be made durable; each was.
+    pub messages: Vec<Vec<u8>>,
+    pub closed: bool,
+}
+
+impl Transcript {
+    /// Plays `pieces`, each as one receive.
+    pub fn of<'p>(settings: Settings, pieces: impl IntoIterator<Item = &'p [u8]>) -> Self {
+        let script = Script::with(settings);
+        let mut player = Player::new(&script, "in pieces");
+        let mut transcript = Self::default();
+        for piece in pieces {
+            player.input.extend_from_slice(piece);
+            player.feed();
+            while player.asked.take().is_some() {
+                transcript.messages.push(std::mem::take(&mut player.message));
+                let id = QueueId(transcript.messages.len() as u64);
+                player.session.message_submitted(id);
+                player.session.handle_commit(id, Ok(()), player.now, &mut player.output);
+                player.feed();
+            }
+        }
+        Self { replies: player.output, closed: player.closed, ..transcript }
+    }
+}
+
 /// Cuts into pieces of 1 to 7 octets (xorshift: the same seed, the same pieces).
 fn cut(octets: &[u8], random: &mut u64) -> Vec<Vec<u8>> {
     let mut pieces = Vec::new();
@@ -186,7 +221,7 @@ struct Player<'s> {
     /// Replies not expected yet.
     output: Vec<u8>,
     message: Vec<u8>,
-    asked: Option<Envelope>,
+    asked: Option<(Envelope, BodyEncoding)>,
     starttls: bool,
     closed: bool,
 }
@@ -240,8 +275,10 @@ impl<'s> Player<'s> {
             Turn::ExpectNothing => {
                 assert!(self.output.is_empty(), "{place}: got {}", self.output.escape_ascii());
             }
-            Turn::ExpectMessage { body, check } => {
-                let envelope = self.asked.take().unwrap_or_else(|| panic!("{place}: no message"));
+            Turn::ExpectMessage { body, encoding, check } => {
+                let (envelope, asked) =
+                    self.asked.take().unwrap_or_else(|| panic!("{place}: no message"));
+                assert_eq!(asked, encoding, "{place}");
                 check(&envelope);
                 let message = std::mem::take(&mut self.message);
                 assert_eq!(message.escape_ascii().to_string(), body.escape_default().to_string());
@@ -288,7 +325,7 @@ impl<'s> Player<'s> {
                     self.starttls = true;
                     return;
                 }
-                Action::Commit(envelope) => self.asked = Some(envelope),
+                Action::Commit { envelope, encoding } => self.asked = Some((envelope, encoding)),
                 Action::Close => self.closed = true,
             }
         }

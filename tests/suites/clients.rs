@@ -104,6 +104,27 @@ fn many_transactions_in_one_write() {
     assert_delivered(&site, daemon, &texts, "ESMTP");
 }
 
+#[test]
+fn messages_in_chunks_of_any_size() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    let texts = texts();
+    let mut client = Client::hello(daemon.smtp("starttls"));
+    for (text, size) in texts.iter().zip([1_000_000, 7, 65_536, 4_095].into_iter().cycle()) {
+        client.envelope();
+        // Empty chunks are legal, and the last one may be empty.
+        for chunk in text.chunks(size.max(text.len() / 500)) {
+            // In one write: two small ones would wait for each other's acknowledgement.
+            client.send([format!("BDAT {}\r\n", chunk.len()).as_bytes(), chunk].concat());
+            client.expect("250 2.0.0");
+        }
+        client.command("BDAT 0", "250 2.0.0");
+        client.command("BDAT 0 LAST", "250 2.0.0 Ok: queued");
+    }
+    client.quit();
+    assert_delivered(&site, daemon, &texts, "ESMTP");
+}
+
 /// `smtp-source` says itself when a reply is not what it wants, by its exit status.
 fn smtp_source_with(arguments: &[&str]) {
     const MESSAGES: usize = 2000;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ingress_tests::dialogue::{Script, settings};
+use ingress_tests::dialogue::{Script, Transcript, settings};
 use ingress_user::policy::RecipientDomains;
 use ingress_user::smtp::Settings;
 use ingress_user::smtp::envelope::{BodyType, Protocol};
@@ -16,7 +16,7 @@ fn a_message_is_taken() {
     Script::new()
         .expect("220 mx.example.net ESMTP")
         .client("EHLO client.example.org\r\n")
-        .expect("250-mx.example.net\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250-STARTTLS\r\n250 ENHANCEDSTATUSCODES\r\n")
+        .expect("250-mx.example.net\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250-LIMITS RCPTMAX=3\r\n250-STARTTLS\r\n250 ENHANCEDSTATUSCODES\r\n")
         .client("MAIL FROM:<sender@example.org> SIZE=500 BODY=8BITMIME\r\n")
         .expect("250 2.1.0")
         .client("RCPT TO:<one@example.net>\r\n")
@@ -273,6 +273,17 @@ fn bare_lf_before_dot_is_not_end_of_data() {
 }
 
 #[test]
+fn nul_in_a_message_is_refused_at_its_end() {
+    Script::new()
+        .hello()
+        .transaction()
+        .client("a\0b\r\n.\r\n")
+        .expect("554 5.5.2 NUL")
+        .expect_close()
+        .play();
+}
+
+#[test]
 fn starttls_forgets_everything_from_before() {
     Script::new()
         .hello()
@@ -286,7 +297,7 @@ fn starttls_forgets_everything_from_before() {
         .client("MAIL FROM:<a@example.org>\r\n")
         .expect("503 5.5.1 Send EHLO")
         .client("EHLO client.example.org\r\n")
-        .expect("250-mx.example.net\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250 ENH")
+        .expect("250-mx.example.net\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250-LIMITS RCPTMAX=3\r\n250 ENH")
         .client("STARTTLS\r\n")
         .expect("503 5.5.1 TLS already active")
         .transaction()
@@ -415,6 +426,133 @@ fn any_domain_is_taken_where_all_are_ours() {
         .play();
 }
 
+#[test]
+fn a_message_comes_in_chunks() {
+    Script::new()
+        .hello()
+        .client("MAIL FROM:<a@example.org> BODY=BINARYMIME\r\nRCPT TO:<a@example.net>\r\n")
+        .expect("250")
+        .expect("250")
+        .client("BDAT 10\r\nno\r\n.\r\nendBDAT 5\r\nmore\nBDAT 2 LAST\r\n\r\nNOOP\r\n")
+        .expect("250 2.0.0 10 octets")
+        .expect("250 2.0.0 5 octets")
+        .expect_chunked("no\r\n.\r\nendmore\n\r\n", |envelope| {
+            assert_eq!(envelope.body, BodyType::BinaryMime);
+        })
+        .commit(ID)
+        .expect("250 2.0.0 Ok: queued")
+        .expect("250 2.0.0 Ok\r\n")
+        .play();
+}
+
+#[test]
+fn the_last_chunk_may_be_empty_or_the_only_one() {
+    Script::new()
+        .hello()
+        .client("MAIL FROM:<a@example.org>\r\nRCPT TO:<a@example.net>\r\nBDAT 3\r\na\r\nBDAT 0 LAST\r\n")
+        .expect("250")
+        .expect("250")
+        .expect("250 2.0.0 3 octets")
+        .expect_chunked("a\r\n", |_| {})
+        .commit(ID)
+        .expect("250 2.0.0")
+        .client("MAIL FROM:<a@example.org>\r\nRCPT TO:<a@example.net>\r\nBDAT 3 LAST\r\nb\r\n")
+        .expect("250")
+        .expect("250")
+        .expect_chunked("b\r\n", |_| {})
+        .commit(ID)
+        .expect("250 2.0.0")
+        .play();
+}
+
+#[test]
+fn a_refused_chunk_is_never_read_as_commands() {
+    Script::new()
+        .hello()
+        .client("BDAT 6 LAST\r\nQUIT\r\nNOOP\r\n")
+        .expect("503 5.5.1 Need MAIL")
+        .expect("250")
+        .client(
+            "MAIL FROM:<a@example.org>\r\nRCPT TO:<a@elsewhere.example>\r\nBDAT 6 LAST\r\nQUIT\r\n",
+        )
+        .expect("250")
+        .expect("550")
+        .expect("554 5.5.1 No valid recipients")
+        .play();
+}
+
+#[test]
+fn after_a_failed_chunk_all_others_are_refused_until_rset() {
+    let chunk = format!("BDAT 600\r\n{}", "x".repeat(600));
+    Script::new()
+        .hello()
+        .client("MAIL FROM:<a@example.org>\r\nRCPT TO:<a@example.net>\r\n")
+        .expect("250")
+        .expect("250")
+        .client(&chunk)
+        .expect("250 2.0.0 600")
+        .client(&chunk)
+        .expect("552 5.3.4")
+        .client("BDAT 6 LAST\r\nQUIT\r\n")
+        .expect("503 5.5.1 A chunk")
+        .client(
+            "RSET\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<a@example.net>\r\nBDAT 3 LAST\r\na\r\n",
+        )
+        .expect("250")
+        .expect("250")
+        .expect("250")
+        .expect_chunked("a\r\n", |_| {})
+        .commit(ID)
+        .expect("250")
+        .play();
+}
+
+#[test]
+fn what_ends_a_transaction_drops_its_chunks() {
+    for end in ["RSET\r\n", "EHLO again\r\n", "HELO again\r\n"] {
+        Script::new()
+            .hello()
+            .client("MAIL FROM:<a@example.org>\r\nRCPT TO:<a@example.net>\r\nBDAT 5\r\nfirst")
+            .expect("250")
+            .expect("250")
+            .expect("250")
+            .client(end)
+            .expect("250")
+            .client("MAIL FROM:<a@example.org>\r\nRCPT TO:<a@example.net>\r\nBDAT 6 LAST\r\nsecond")
+            .expect("250")
+            .expect("250")
+            .expect_chunked("second", |_| {})
+            .commit(ID)
+            .expect("250")
+            .play();
+    }
+}
+
+#[test]
+fn data_and_bdat_do_not_mix() {
+    Script::new()
+        .hello()
+        .client("MAIL FROM:<a@example.org>\r\nRCPT TO:<a@example.net>\r\nBDAT 1\r\nxDATA\r\nRCPT TO:<b@example.net>\r\n")
+        .expect("250")
+        .expect("250")
+        .expect("250")
+        .expect("503 5.5.1 Message already begun")
+        .expect("503 5.5.1 Message already begun")
+        .client("RSET\r\nMAIL FROM:<a@example.org> BODY=BINARYMIME\r\nRCPT TO:<a@example.net>\r\nDATA\r\n")
+        .expect("250")
+        .expect("250")
+        .expect("250")
+        .expect("503 5.5.1 BODY=BINARYMIME takes BDAT")
+        .play();
+}
+
+#[test]
+fn a_chunk_of_unknown_size_ends_the_session() {
+    for line in ["BDAT\r\n", "BDAT x LAST\r\n", "BDAT 18446744073709551616\r\n"] {
+        Script::new().hello().client(line).expect("554 5.5.4").expect_close().play();
+    }
+}
+
 /// RFC 3207 section 4.2, and the NO STARTTLS attacks: fed whole only, since what comes later is TLS by definition.
 #[test]
 fn what_is_pipelined_behind_starttls_is_never_a_command() {
@@ -431,4 +569,52 @@ fn what_is_pipelined_behind_starttls_is_never_a_command() {
     assert_eq!(step.action, Action::Close);
     assert!(out.starts_with(b"554 5.5.1"), "{}", out.escape_ascii());
     assert!(!session.wants_input());
+}
+
+/// Words of a client that has lost its way. STARTTLS is not among them: whether octets came with it is what it asks.
+const WORDS: [&[u8]; 20] = [
+    b"EHLO x\r\n",
+    b"HELO x\r\n",
+    b"MAIL FROM:<a@example.org>\r\n",
+    b"MAIL FROM:<> BODY=BINARYMIME\r\n",
+    b"RCPT TO:<a@example.net>\r\n",
+    b"DATA\r\n",
+    b"BDAT 5\r\n",
+    b"BDAT 4 LAST\r\n",
+    b"BDAT 0 LAST\r\n",
+    b"BDAT x\r\n",
+    b"RSET\r\n",
+    b"QUIT\r\n",
+    b"text",
+    b".\r\n",
+    b"..\r\n",
+    b"\r\n",
+    b"\r",
+    b"\n",
+    b"\0\xff",
+    &[b'x'; 600],
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(2000))]
+
+    /// Whatever comes, and however it is cut: the same replies, the same messages, the same end.
+    #[test]
+    fn splits_change_nothing(
+        begun in proptest::bool::ANY,
+        words in proptest::collection::vec(0..WORDS.len(), 0..40),
+        cuts in proptest::collection::vec(0usize..2000, 0..12),
+    ) {
+        let settings = || Settings { errors_max: 1000, ..settings() };
+        // Half of the sessions are in a transaction already: chance alone rarely gets there.
+        let start: &[usize] = if begun { &[0, 2, 4] } else { &[] };
+        let input = start.iter().chain(&words).map(|&word| WORDS[word]).collect::<Vec<_>>().concat();
+        let whole = Transcript::of(settings(), [input.as_slice()]);
+        proptest::prop_assert_eq!(&Transcript::of(settings(), input.chunks(1)), &whole);
+        let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(input.len())).collect();
+        cuts.extend([0, input.len()]);
+        cuts.sort_unstable();
+        let pieces = cuts.windows(2).map(|pair| &input[pair[0]..pair[1]]);
+        proptest::prop_assert_eq!(&Transcript::of(settings(), pieces), &whole);
+    }
 }

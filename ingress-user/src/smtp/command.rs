@@ -9,11 +9,22 @@ const HELO_NAME_BYTES_MAX: usize = 255;
 /// A command of RFC 5321 4.1.1 or RFC 3207 with its arguments, borrowed from the line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command<'a> {
-    Helo { name: &'a str },
-    Ehlo { name: &'a str },
+    Helo {
+        name: &'a str,
+    },
+    Ehlo {
+        name: &'a str,
+    },
     Mail(Mail<'a>),
-    Rcpt { path: Address<'a> },
+    Rcpt {
+        path: Address<'a>,
+    },
     Data,
+    /// A chunk of the message stands right behind the line (RFC 3030).
+    Bdat {
+        octets: u64,
+        last: bool,
+    },
     Rset,
     Noop,
     Vrfy,
@@ -47,6 +58,8 @@ pub enum CommandError {
     Path(PathError),
     /// A parameter of MAIL or RCPT that we did not announce.
     UnknownParameter,
+    /// BDAT without a size that can be read: where the chunk ends is unknown.
+    ChunkSize,
     /// A parameter of ours with a value that makes no sense, or given twice.
     ParameterValue,
 }
@@ -66,7 +79,7 @@ impl<'a> Command<'a> {
                 return parse(argument);
             }
         }
-        let known = ["EXPN", "TURN", "ETRN", "AUTH", "BDAT", "SEND", "SOML", "SAML"];
+        let known = ["EXPN", "TURN", "ETRN", "AUTH", "SEND", "SOML", "SAML"];
         Err(if known.iter().any(|name| verb.eq_ignore_ascii_case(name)) {
             CommandError::NotImplemented
         } else {
@@ -78,10 +91,11 @@ impl<'a> Command<'a> {
 type ArgumentParser = for<'a> fn(&'a str) -> Result<Command<'a>, CommandError>;
 
 /// In the order of their frequency on an MX.
-const COMMANDS: [(&str, ArgumentParser); 11] = [
+const COMMANDS: [(&str, ArgumentParser); 12] = [
     ("RCPT", parse_rcpt),
     ("MAIL", parse_mail),
     ("DATA", |argument| no_argument(argument, Command::Data)),
+    ("BDAT", parse_bdat),
     ("EHLO", |argument| helo_name(argument).map(|name| Command::Ehlo { name })),
     ("QUIT", |argument| no_argument(argument, Command::Quit)),
     ("STARTTLS", |argument| no_argument(argument, Command::StartTls)),
@@ -154,6 +168,21 @@ fn path_after<'a>(keyword: &str, argument: &'a str) -> Result<(&'a str, &'a str)
     }
 }
 
+/// RFC 3030 section 2: `chunk-size [ SP "LAST" ]`.
+fn parse_bdat(argument: &str) -> Result<Command<'_>, CommandError> {
+    let (size, rest) = argument.split_once(' ').unwrap_or((argument, ""));
+    let last = match rest.trim_ascii() {
+        "" => false,
+        rest if rest.eq_ignore_ascii_case("LAST") => true,
+        _ => return Err(CommandError::ChunkSize),
+    };
+    if size.is_empty() || !size.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(CommandError::ChunkSize);
+    }
+    let octets = size.parse().map_err(|_beyond_64_bits| CommandError::ChunkSize)?;
+    Ok(Command::Bdat { octets, last })
+}
+
 /// RFC 1870 section 4: 1 to 20 digits.
 fn parse_size(value: &str) -> Result<u64, CommandError> {
     if !(1..=20).contains(&value.len()) || !value.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -168,6 +197,8 @@ fn parse_body(value: &str) -> Result<BodyType, CommandError> {
         Ok(BodyType::SevenBit)
     } else if value.eq_ignore_ascii_case("8BITMIME") {
         Ok(BodyType::EightBitMime)
+    } else if value.eq_ignore_ascii_case("BINARYMIME") {
+        Ok(BodyType::BinaryMime)
     } else {
         Err(CommandError::ParameterValue)
     }
@@ -226,6 +257,12 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_has_a_size_and_may_be_the_last() {
+        assert_eq!(Command::parse(b"BDAT 5"), Ok(Command::Bdat { octets: 5, last: false }));
+        assert_eq!(Command::parse(b"bdat 0 last"), Ok(Command::Bdat { octets: 0, last: true }));
+    }
+
+    #[test]
     fn faults_are_told_apart() {
         for (line, error) in [
             (&b""[..], CommandError::Unknown),
@@ -235,6 +272,11 @@ mod tests {
             (b"EHLO", CommandError::Argument),
             (b"EHLO two words", CommandError::Argument),
             (b"DATA now", CommandError::Argument),
+            (b"BDAT", CommandError::ChunkSize),
+            (b"BDAT LAST", CommandError::ChunkSize),
+            (b"BDAT -1", CommandError::ChunkSize),
+            (b"BDAT 1 FIRST", CommandError::ChunkSize),
+            (b"BDAT 99999999999999999999", CommandError::ChunkSize),
             (b"VRFY", CommandError::Argument),
             (b"MAIL", CommandError::Argument),
             (b"MAIL TO:<a@b>", CommandError::Argument),

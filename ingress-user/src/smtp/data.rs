@@ -2,7 +2,7 @@
 //!
 //! The octets themselves are not touched: the spool keeps the wire form (RFC 5321 4.5.2), so nothing is copied here.
 
-use memchr::memchr2;
+use memchr::memchr3;
 
 /// Why a message will be refused at its end. The first fault found is the one told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum DataFault {
     BareLf,
     /// CR without LF after it.
     BareCr,
+    /// RFC 5321 4.1.1.4 has no place for it, and what reads the message next may take it for an end.
+    Nul,
     TooBig,
     LineTooLong,
 }
@@ -86,17 +88,17 @@ impl DataScanner {
         Scanned { consumed: at, complete: false }
     }
 
-    /// Skips to the octet after the next CR or bare LF; returns how many octets that were.
+    /// Skips to the octet after the next CR, bare LF or NUL; returns how many octets that were.
     fn text_run(&mut self, rest: &[u8]) -> usize {
-        let Some(end) = memchr2(b'\r', b'\n', rest) else {
+        let Some(end) = memchr3(b'\r', b'\n', 0, rest) else {
             self.count(rest.len() as u64);
             return rest.len();
         };
         self.count(end as u64 + 1);
-        if rest.get(end) == Some(&b'\r') {
-            self.position = Position::TextCr;
-        } else {
-            self.found(DataFault::BareLf);
+        match rest.get(end) {
+            Some(b'\r') => self.position = Position::TextCr,
+            Some(b'\n') => self.found(DataFault::BareLf),
+            _ => self.found(DataFault::Nul),
         }
         end + 1
     }
@@ -135,6 +137,10 @@ impl DataScanner {
             b'\r' => Position::TextCr,
             b'\n' => {
                 self.found(DataFault::BareLf);
+                Position::Text
+            }
+            0 => {
+                self.found(DataFault::Nul);
                 Position::Text
             }
             _ => Position::Text,
@@ -208,7 +214,8 @@ mod tests {
             (b"a\r\n.\r\r\n", DataFault::BareCr),
             (b"a\r\n.\ra\r\n", DataFault::BareCr),
             (b"a\r\r\n.\n", DataFault::BareCr),
-            (b"a\r\n\x00.\n", DataFault::BareLf),
+            (b"a\r\n\x00.\n", DataFault::Nul),
+            (b"a\x00\r\n", DataFault::Nul),
         ] {
             let (found, first, _) = scan_in(&[wire], LIMITS);
             assert_eq!((found, first), (None, Some(fault)), "{}", wire.escape_ascii());
@@ -239,7 +246,7 @@ mod tests {
         /// However the octets are cut, the scanner says the same.
         #[test]
         fn splits_change_nothing(
-            wire in proptest::collection::vec(proptest::sample::select(&b"a.\r\n"[..]), 0..40),
+            wire in proptest::collection::vec(proptest::sample::select(&b"a.\r\n\0"[..]), 0..40),
             cuts in proptest::collection::vec(0usize..40, 0..6),
         ) {
             let whole = scan_in(&[&wire], LIMITS);
@@ -255,7 +262,7 @@ mod tests {
         /// The end is where a plain search for CRLF.CRLF (or a leading .CRLF) puts it.
         #[test]
         fn the_end_agrees_with_a_plain_search(
-            wire in proptest::collection::vec(proptest::sample::select(&b"a.\r\n"[..]), 0..40),
+            wire in proptest::collection::vec(proptest::sample::select(&b"a.\r\n\0"[..]), 0..40),
         ) {
             let mut framed = b"\r\n".to_vec();
             framed.extend(&wire);

@@ -39,4 +39,6 @@ impl Protocol {
 pub enum BodyType {
     SevenBit,
     EightBitMime,
+    /// Lines of any length, octets of any value (RFC 3030); it comes by BDAT only.
+    BinaryMime,
 }

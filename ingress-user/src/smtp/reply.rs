@@ -27,6 +27,10 @@ pub enum Reply<'a> {
     SenderOk,
     RecipientOk,
     StartData,
+    /// A chunk that is not the last (RFC 3030 section 2).
+    ChunkReceived {
+        octets: u64,
+    },
     Queued {
         id: QueueId,
     },
@@ -48,6 +52,7 @@ pub enum Reply<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extensions {
     pub message_bytes_max: u64,
+    pub recipients_max: usize,
     pub starttls: bool,
 }
 
@@ -63,6 +68,12 @@ pub enum Refusal {
     MailFirst,
     RecipientsFirst,
     TooManyRecipients,
+    /// RCPT or DATA after a chunk: DATA and BDAT do not mix (RFC 3030 section 3).
+    MessageBegun,
+    /// A chunk after one that was refused.
+    ChunkFailedBefore,
+    /// DATA for a message that only BDAT can carry (RFC 3030 section 3).
+    BinaryNeedsChunks,
     DeclaredTooBig,
     /// The recipient's domain is not ours.
     RelayDenied,
@@ -97,6 +108,8 @@ pub enum Closing {
     /// Octets came with STARTTLS that were not TLS (RFC 3207 section 4.2 and the NO STARTTLS attacks).
     PipelinedStartTls,
     BareLineEnd,
+    /// What follows may be a chunk or a command, and nobody can tell.
+    BadChunkSize,
 }
 
 impl Reply<'_> {
@@ -110,9 +123,17 @@ impl Reply<'_> {
             Self::SenderOk => line(out, "250", "2.1.0", "Sender ok"),
             Self::RecipientOk => line(out, "250", "2.1.5", "Recipient ok"),
             Self::StartData => out_line(out, format_args!("354 End data with <CR><LF>.<CR><LF>")),
+            Self::ChunkReceived { octets } => {
+                out_line(out, format_args!("250 2.0.0 {octets} octets received"));
+            }
             Self::Queued { id } => out_line(out, format_args!("250 2.0.0 Ok: queued as {id}")),
             Self::Help => {
-                line(out, "214", "2.0.0", "HELO EHLO MAIL RCPT DATA RSET NOOP VRFY STARTTLS QUIT");
+                line(
+                    out,
+                    "214",
+                    "2.0.0",
+                    "HELO EHLO MAIL RCPT DATA BDAT RSET NOOP VRFY STARTTLS QUIT",
+                );
             }
             Self::CannotVerify => line(
                 out,
@@ -148,6 +169,11 @@ impl Refusal {
             Self::TooManyRecipients => {
                 ("452", "4.5.3", "Too many recipients; send the message to those given so far")
             }
+            Self::MessageBegun => ("503", "5.5.1", "Message already begun with BDAT"),
+            Self::ChunkFailedBefore => {
+                ("503", "5.5.1", "A chunk of this message was refused; RSET begins anew")
+            }
+            Self::BinaryNeedsChunks => ("503", "5.5.1", "BODY=BINARYMIME takes BDAT"),
             Self::DeclaredTooBig => {
                 ("552", "5.3.4", "Message size exceeds the limit given in EHLO")
             }
@@ -184,6 +210,7 @@ impl Closing {
             }
             Self::NoBuffers => ("421", "4.3.2", "Out of buffers; try again later"),
             Self::PipelinedStartTls => ("554", "5.5.1", "Data behind STARTTLS; closing"),
+            Self::BadChunkSize => ("554", "5.5.4", "BDAT without a valid chunk size; closing"),
             Self::BareLineEnd => {
                 ("554", "5.5.2", "Bare <CR> or <LF>: lines end with <CR><LF>; closing")
             }
@@ -199,6 +226,7 @@ fn command_parts(error: CommandError) -> Parts {
         CommandError::Unknown => ("500", "5.5.1", "Command unknown"),
         CommandError::NotImplemented => ("502", "5.5.1", "Command not implemented"),
         CommandError::Syntax => ("500", "5.5.2", "Only printable ASCII in commands"),
+        CommandError::ChunkSize => ("501", "5.5.4", "Bad chunk size"),
         CommandError::Argument => ("501", "5.5.4", "Wrong or missing argument"),
         CommandError::UnknownParameter => ("555", "5.5.4", "Parameter not recognized"),
         CommandError::ParameterValue => ("501", "5.5.4", "Wrong parameter value"),
@@ -216,6 +244,7 @@ fn data_parts(fault: DataFault) -> Parts {
     match fault {
         DataFault::BareLf => ("554", "5.5.2", "Bare <LF> in message: lines end with <CR><LF>"),
         DataFault::BareCr => ("554", "5.5.2", "Bare <CR> in message: lines end with <CR><LF>"),
+        DataFault::Nul => ("554", "5.5.2", "NUL in message"),
         DataFault::TooBig => ("552", "5.3.4", "Message size exceeds the limit given in EHLO"),
         DataFault::LineTooLong => ("554", "5.6.0", "Line too long in message"),
     }
@@ -226,6 +255,10 @@ fn write_ehlo(hostname: &str, extensions: Extensions, out: &mut Vec<u8>) {
     out_line(out, format_args!("250-PIPELINING"));
     out_line(out, format_args!("250-SIZE {}", extensions.message_bytes_max));
     out_line(out, format_args!("250-8BITMIME"));
+    out_line(out, format_args!("250-CHUNKING"));
+    out_line(out, format_args!("250-BINARYMIME"));
+    // RFC 9422. MAILMAX is not there because there is no such limit.
+    out_line(out, format_args!("250-LIMITS RCPTMAX={}", extensions.recipients_max));
     if extensions.starttls {
         out_line(out, format_args!("250-STARTTLS"));
     }
@@ -262,13 +295,19 @@ mod tests {
             C::Argument,
             C::UnknownParameter,
             C::ParameterValue,
+            C::ChunkSize,
             C::Path(PathError::Syntax),
             C::Path(PathError::LocalPartTooLong),
             C::Path(PathError::DomainTooLong),
             C::Path(PathError::NonAscii),
         ];
-        let data =
-            [DataFault::BareLf, DataFault::BareCr, DataFault::TooBig, DataFault::LineTooLong];
+        let data = [
+            DataFault::BareLf,
+            DataFault::BareCr,
+            DataFault::Nul,
+            DataFault::TooBig,
+            DataFault::LineTooLong,
+        ];
         let local = [
             LocalFault::NoBuffers,
             LocalFault::SpoolBusy,
@@ -283,6 +322,9 @@ mod tests {
             Refusal::MailFirst,
             Refusal::RecipientsFirst,
             Refusal::TooManyRecipients,
+            Refusal::MessageBegun,
+            Refusal::ChunkFailedBefore,
+            Refusal::BinaryNeedsChunks,
             Refusal::DeclaredTooBig,
             Refusal::RelayDenied,
             Refusal::TlsUnavailable,
@@ -305,6 +347,7 @@ mod tests {
             Closing::NoBuffers,
             Closing::PipelinedStartTls,
             Closing::BareLineEnd,
+            Closing::BadChunkSize,
         ]
         .map(|why| Reply::Closing { hostname: "mx.example.net", why });
         let ok = [Reply::Ok, Reply::SenderOk, Reply::RecipientOk, Reply::Help, Reply::CannotVerify];
@@ -332,12 +375,13 @@ mod tests {
     #[test]
     fn ehlo_announces_starttls_only_where_it_is_offered() {
         let ehlo = |starttls| {
-            let extensions = Extensions { message_bytes_max: 1000, starttls };
+            let extensions = Extensions { message_bytes_max: 1000, recipients_max: 100, starttls };
             text_of(Reply::Ehlo { hostname: "mx.example.net", extensions })
         };
         assert!(ehlo(true).contains("250-STARTTLS\r\n"));
         assert!(!ehlo(false).contains("STARTTLS"));
         assert!(ehlo(false).contains("250-SIZE 1000\r\n"));
+        assert!(ehlo(false).contains("250-LIMITS RCPTMAX=100\r\n"));
         assert!(ehlo(false).ends_with("250 ENHANCEDSTATUSCODES\r\n"));
     }
 }

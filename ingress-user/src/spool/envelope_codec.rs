@@ -66,6 +66,7 @@ pub(super) fn encode(envelope: &Envelope, out: &mut Vec<u8>) {
     let body = match envelope.body {
         BodyType::SevenBit => 0,
         BodyType::EightBitMime => 1,
+        BodyType::BinaryMime => 2,
     };
     put(BODY, &[body], out);
 }
@@ -132,6 +133,7 @@ fn body_of(value: &[u8]) -> Result<BodyType, EnvelopeError> {
     match value {
         [0] => Ok(BodyType::SevenBit),
         [1] => Ok(BodyType::EightBitMime),
+        [2] => Ok(BodyType::BinaryMime),
         _ => Err(EnvelopeError::UnknownValue(BODY)),
     }
 }

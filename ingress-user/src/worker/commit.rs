@@ -15,6 +15,7 @@ impl Worker {
         &mut self,
         key: u64,
         envelope: Envelope,
+        encoding: BodyEncoding,
         body: Vec<Chunk>,
         now: Now,
     ) -> Result<QueueId, LocalFault> {
@@ -33,7 +34,7 @@ impl Worker {
             trace: trace::received(&envelope, &self.hostname, id, now.wall),
             envelope,
             body,
-            encoding: BodyEncoding::DotStuffed,
+            encoding,
         };
         match self.spool.submit(submission) {
             Ok(()) => {

@@ -17,7 +17,7 @@ use crate::metrics::WorkerMetrics;
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::{Closing, LocalFault};
 use crate::smtp::{Action, Octets, Session};
-use crate::spool::QueueId;
+use crate::spool::{BodyEncoding, QueueId};
 
 /// Receives for one connection before others have their turn.
 pub(super) const RECEIVES_PER_TURN_MAX: usize = 16;
@@ -53,7 +53,7 @@ pub(super) enum Outcome {
     /// It needs a receive buffer and there is none.
     AwaitBuffer,
     /// A message is complete; [`Connection::commit`] is awaited.
-    Submit { envelope: Envelope, body: Vec<Chunk> },
+    Submit { envelope: Envelope, encoding: BodyEncoding, body: Vec<Chunk> },
     /// It is over: drop it.
     Closed,
 }
@@ -84,7 +84,7 @@ pub(super) struct Connection {
 enum Processed {
     NeedInput,
     Paused,
-    Submit(Envelope),
+    Submit { envelope: Envelope, encoding: BodyEncoding },
     Close,
 }
 
@@ -239,7 +239,9 @@ impl Connection {
                 return Outcome::Closed;
             }
             match processed {
-                Processed::Submit(envelope) => return self.submit(envelope, turn),
+                Processed::Submit { envelope, encoding } => {
+                    return self.submit(envelope, encoding, turn);
+                }
                 Processed::Paused if self.output.is_empty() => continue,
                 _ if !self.output.is_empty() || !self.session.wants_input() => {
                     return Outcome::Wait;
@@ -255,9 +257,14 @@ impl Connection {
     }
 
     /// Hands the message over. Without a buffer for what stands behind it, the client is told to come again.
-    fn submit(&mut self, envelope: Envelope, turn: &mut Turn<'_>) -> Outcome {
+    fn submit(
+        &mut self,
+        envelope: Envelope,
+        encoding: BodyEncoding,
+        turn: &mut Turn<'_>,
+    ) -> Outcome {
         match self.window.take_message(turn.pool) {
-            Some(body) => Outcome::Submit { envelope, body },
+            Some(body) => Outcome::Submit { envelope, encoding, body },
             None => {
                 self.window.drop_message(turn.pool);
                 self.refuse_commit(LocalFault::NoBuffers, turn)
@@ -311,7 +318,9 @@ impl Connection {
                     self.window.seal();
                     break Processed::NeedInput;
                 }
-                Action::Commit(envelope) => break Processed::Submit(envelope),
+                Action::Commit { envelope, encoding } => {
+                    break Processed::Submit { envelope, encoding };
+                }
                 Action::Close => break Processed::Close,
             }
         };

@@ -285,8 +285,8 @@ impl Worker {
     ) {
         let Some(entry) = entry_mut(&mut self.connections, key) else { return };
         let mut outcome = act(&mut entry.connection, &mut self.shared.turn(now));
-        while let Outcome::Submit { envelope, body } = outcome {
-            let submitted = self.submit(key, envelope, body, now);
+        while let Outcome::Submit { envelope, encoding, body } = outcome {
+            let submitted = self.submit(key, envelope, encoding, body, now);
             let Some(entry) = entry_mut(&mut self.connections, key) else { return };
             outcome = match submitted {
                 Ok(id) => {

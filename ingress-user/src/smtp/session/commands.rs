@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Action, Helo, Session, State, Transaction};
+use super::{Action, Chunks, Helo, Session, State, Transaction};
 use crate::smtp::command::{Command, Mail};
 use crate::smtp::data::{DataLimits, DataScanner};
+use crate::smtp::envelope::BodyType;
 use crate::smtp::reply::{Closing, Extensions, Refusal, Reply};
 
 impl Session {
@@ -24,6 +25,7 @@ impl Session {
                 self.rcpt(path.as_str(), path.domain(), path.is_bare_postmaster(), out)
             }
             Command::Data => self.data(out),
+            Command::Bdat { octets, last } => self.bdat(octets, last, now, out),
             Command::Rset => {
                 self.state = State::ExpectCommand(None);
                 self.accept(Reply::Ok, out)
@@ -48,6 +50,7 @@ impl Session {
         if extended {
             let extensions = Extensions {
                 message_bytes_max: self.settings.message_bytes_max,
+                recipients_max: self.settings.recipients_max,
                 starttls: self.settings.starttls && !self.secure,
             };
             Reply::Ehlo { hostname, extensions }.write_to(out);
@@ -71,6 +74,7 @@ impl Session {
             reverse_path: mail.reverse_path.map(|path| path.as_str()).unwrap_or_default().into(),
             recipients: Vec::new(),
             body: mail.body,
+            chunks: Chunks::None,
         }));
         self.accept(Reply::SenderOk, out)
     }
@@ -80,6 +84,9 @@ impl Session {
         let State::ExpectCommand(Some(transaction)) = &mut self.state else {
             return self.refuse(Refusal::MailFirst, out);
         };
+        if transaction.chunks != Chunks::None {
+            return self.refuse(Refusal::MessageBegun, out);
+        }
         if !postmaster && !settings.domains.accepts(domain) {
             return self.refuse(Refusal::RelayDenied, out);
         }
@@ -92,6 +99,14 @@ impl Session {
     }
 
     fn data(&mut self, out: &mut Vec<u8>) -> Action {
+        if let State::ExpectCommand(Some(transaction)) = &self.state {
+            if transaction.chunks != Chunks::None {
+                return self.refuse(Refusal::MessageBegun, out);
+            }
+            if transaction.body == BodyType::BinaryMime {
+                return self.refuse(Refusal::BinaryNeedsChunks, out);
+            }
+        }
         match std::mem::replace(&mut self.state, State::ExpectCommand(None)) {
             State::ExpectCommand(Some(transaction)) if !transaction.recipients.is_empty() => {
                 let limits = DataLimits {

@@ -27,6 +27,7 @@ impl Session {
             }
         };
         let behind = input.len() > consumed;
+        let kept_chunks = self.keeps_chunks();
         if let State::ExpectLineEnd(transaction) = &mut self.state {
             self.state = State::ExpectCommand(transaction.take());
             self.line.clear();
@@ -42,7 +43,13 @@ impl Session {
             }
             self.handle_line(&line, behind, now, out)
         };
-        step(consumed, action)
+        let octets = match action {
+            Action::Commit { .. } => Octets::Command,
+            // The command ended the transaction, and with it the message that chunks had begun.
+            _ if kept_chunks && !self.keeps_chunks() => Octets::Dropped,
+            _ => Octets::Command,
+        };
+        Step { consumed, octets, action }
     }
 
     /// Looks for the line end in `input`, with what [`Self::line`] already holds before it.

@@ -1,6 +1,7 @@
 //! The state machine of one connection: its states and the contract with its driver. `lines` finds the command lines,
 //! `commands` carries them out.
 
+mod chunks;
 mod commands;
 mod lines;
 
@@ -8,12 +9,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::command::Command;
+use super::command::{Command, CommandError};
 use super::data::{DataFault, DataScanner};
 use super::envelope::{BodyType, Envelope, Protocol};
 use super::reply::{Closing, LocalFault, Refusal, Reply};
 use crate::policy::RecipientDomains;
-use crate::spool::QueueId;
+use crate::spool::{BodyEncoding, QueueId};
 
 /// The end of a line, which limits count and lines come without.
 const CRLF_BYTES: usize = 2;
@@ -80,6 +81,8 @@ enum State {
     ExpectLineEnd(Option<Transaction>),
     /// Message octets. With a refusal the rest of the message is read and dropped.
     ExpectData { transaction: Transaction, scanner: DataScanner, refusal: Option<LocalFault> },
+    /// The rest of a chunk (RFC 3030). With a refusal it is read and dropped. Without a transaction there always is one.
+    ExpectChunk { transaction: Option<Transaction>, chunk: Chunk, refusal: Option<Refusal> },
     /// The spool, for the message with this id once it has one.
     AwaitCommit { id: Option<QueueId> },
     /// Nothing: the connection is to be closed.
@@ -98,6 +101,26 @@ struct Transaction {
     reverse_path: Box<str>,
     recipients: Vec<Box<str>>,
     body: BodyType,
+    chunks: Chunks,
+}
+
+/// What BDAT has brought of a message so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chunks {
+    None,
+    Received {
+        octets: u64,
+    },
+    /// A chunk was refused: all others are, until the transaction ends.
+    Failed(Option<LocalFault>),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Chunk {
+    octets: u64,
+    /// Of those, not received yet.
+    missing: u64,
+    last: bool,
 }
 
 /// What became of some input.
@@ -130,7 +153,7 @@ pub enum Action {
     /// Send the replies, then hand what the client sends to a TLS handshake.
     StartTls,
     /// The message is complete: make it durable, then call [`Session::handle_commit`].
-    Commit(Envelope),
+    Commit { envelope: Envelope, encoding: BodyEncoding },
     /// Send the replies, then close.
     Close,
 }
@@ -176,7 +199,8 @@ impl Session {
 
     /// Whether a message is being received, also one that will be refused.
     pub fn is_receiving_message(&self) -> bool {
-        matches!(self.state, State::ExpectData { .. })
+        matches!(self.state, State::ExpectData { .. } | State::ExpectChunk { .. })
+            || self.keeps_chunks()
     }
 
     /// Whether the handshake is not through yet.
@@ -210,6 +234,10 @@ impl Session {
             State::ExpectData { .. } => {
                 self.deadline = now + self.settings.idle_timeout;
                 self.handle_data(input, now, out)
+            }
+            State::ExpectChunk { .. } => {
+                self.deadline = now + self.settings.idle_timeout;
+                self.handle_chunk(input, now, out)
             }
             State::ExpectCommand(_) | State::ExpectLineEnd(_) => {
                 self.deadline = now + self.settings.idle_timeout;
@@ -271,8 +299,17 @@ impl Session {
 
     /// The driver has no memory for more of this message: the rest is read and dropped, and the client told to come again.
     pub fn refuse_message(&mut self, fault: LocalFault) {
-        if let State::ExpectData { refusal, .. } = &mut self.state {
-            refusal.get_or_insert(fault);
+        match &mut self.state {
+            State::ExpectData { refusal, .. } => {
+                refusal.get_or_insert(fault);
+            }
+            State::ExpectChunk { refusal, .. } => {
+                refusal.get_or_insert(Refusal::Local(fault));
+            }
+            State::ExpectCommand(Some(transaction)) | State::ExpectLineEnd(Some(transaction)) => {
+                transaction.chunks = Chunks::Failed(Some(fault));
+            }
+            _ => {}
         }
     }
 
@@ -325,23 +362,33 @@ impl Session {
     }
 
     fn end_message(&mut self, now: Instant) -> Action {
-        let State::ExpectData { transaction, .. } =
-            std::mem::replace(&mut self.state, State::AwaitCommit { id: None })
-        else {
-            return Action::Continue;
-        };
-        self.deadline = now + self.settings.commit_timeout;
-        Action::Commit(self.envelope(transaction))
+        match std::mem::replace(&mut self.state, State::ExpectCommand(None)) {
+            State::ExpectData { transaction, .. } => {
+                self.await_commit(transaction, BodyEncoding::DotStuffed, now)
+            }
+            _ => Action::Continue,
+        }
     }
 
-    /// The message was read to its end and is not taken. After a bare CR or LF the two sides may disagree on where messages
+    fn await_commit(
+        &mut self,
+        transaction: Transaction,
+        encoding: BodyEncoding,
+        now: Instant,
+    ) -> Action {
+        self.state = State::AwaitCommit { id: None };
+        self.deadline = now + self.settings.commit_timeout;
+        Action::Commit { envelope: self.envelope(transaction), encoding }
+    }
+
+    /// The message was read to its end and is not taken. After a NUL or a bare CR or LF the two sides may disagree on where messages
     /// end, so nothing more is read from this client.
     fn end_refused_message(&mut self, refusal: Refusal, out: &mut Vec<u8>) -> Action {
         self.state = State::ExpectCommand(None);
         Reply::Refused(refusal).write_to(out);
         self.refused_messages += 1;
         match refusal {
-            Refusal::Data(DataFault::BareLf | DataFault::BareCr) => {
+            Refusal::Data(DataFault::BareLf | DataFault::BareCr | DataFault::Nul) => {
                 self.state = State::Closed { by_client: false };
                 Action::Close
             }
@@ -379,6 +426,7 @@ impl Session {
         }
         match Command::parse(line) {
             Ok(command) => self.handle_command(command, behind, now, out),
+            Err(CommandError::ChunkSize) => self.close(Closing::BadChunkSize, out),
             Err(error) => self.refuse(Refusal::Command(error), out),
         }
     }
