@@ -108,7 +108,9 @@ fn many_transactions_in_one_write() {
 fn messages_in_chunks_of_any_size() {
     let site = Site::new("").unwrap();
     let daemon = site.start().unwrap();
-    let texts = texts();
+    let mut texts = texts();
+    // What no DATA may carry.
+    texts.push((0..=u8::MAX).rev().collect());
     let mut client = Client::hello(daemon.smtp("starttls"));
     for (text, size) in texts.iter().zip([1_000_000, 7, 65_536, 4_095].into_iter().cycle()) {
         client.envelope();

@@ -273,17 +273,6 @@ fn bare_lf_before_dot_is_not_end_of_data() {
 }
 
 #[test]
-fn nul_in_a_message_is_refused_at_its_end() {
-    Script::new()
-        .hello()
-        .transaction()
-        .client("a\0b\r\n.\r\n")
-        .expect("554 5.5.2 NUL")
-        .expect_close()
-        .play();
-}
-
-#[test]
 fn starttls_forgets_everything_from_before() {
     Script::new()
         .hello()

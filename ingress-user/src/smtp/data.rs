@@ -2,7 +2,7 @@
 //!
 //! The octets themselves are not touched: the spool keeps the wire form (RFC 5321 4.5.2), so nothing is copied here.
 
-use memchr::memchr3;
+use memchr::memchr2;
 
 /// Why a message will be refused at its end. The first fault found is the one told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,8 +11,6 @@ pub enum DataFault {
     BareLf,
     /// CR without LF after it.
     BareCr,
-    /// RFC 5321 4.1.1.4 has no place for it, and what reads the message next may take it for an end.
-    Nul,
     TooBig,
     LineTooLong,
 }
@@ -88,17 +86,17 @@ impl DataScanner {
         Scanned { consumed: at, complete: false }
     }
 
-    /// Skips to the octet after the next CR, bare LF or NUL; returns how many octets that were.
+    /// Skips to the octet after the next CR or bare LF; returns how many octets that were.
     fn text_run(&mut self, rest: &[u8]) -> usize {
-        let Some(end) = memchr3(b'\r', b'\n', 0, rest) else {
+        let Some(end) = memchr2(b'\r', b'\n', rest) else {
             self.count(rest.len() as u64);
             return rest.len();
         };
         self.count(end as u64 + 1);
-        match rest.get(end) {
-            Some(b'\r') => self.position = Position::TextCr,
-            Some(b'\n') => self.found(DataFault::BareLf),
-            _ => self.found(DataFault::Nul),
+        if rest.get(end) == Some(&b'\r') {
+            self.position = Position::TextCr;
+        } else {
+            self.found(DataFault::BareLf);
         }
         end + 1
     }
@@ -139,21 +137,21 @@ impl DataScanner {
                 self.found(DataFault::BareLf);
                 Position::Text
             }
-            0 => {
-                self.found(DataFault::Nul);
-                Position::Text
-            }
             _ => Position::Text,
         };
     }
 
+    /// Of the limits that a run of octets crosses, the first counts, as if the octets had come one by one.
     fn count(&mut self, octets: u64) {
+        let message_room = self.limits.message_bytes_max.saturating_sub(self.message_bytes);
+        let line_room = self.limits.line_bytes_max.saturating_sub(self.line_bytes);
         self.message_bytes += octets;
         self.line_bytes += octets;
-        if self.message_bytes > self.limits.message_bytes_max {
+        if octets > line_room && line_room < message_room {
+            self.found(DataFault::LineTooLong);
+        } else if octets > message_room {
             self.found(DataFault::TooBig);
-        }
-        if self.line_bytes > self.limits.line_bytes_max {
+        } else if octets > line_room {
             self.found(DataFault::LineTooLong);
         }
     }
@@ -214,8 +212,7 @@ mod tests {
             (b"a\r\n.\r\r\n", DataFault::BareCr),
             (b"a\r\n.\ra\r\n", DataFault::BareCr),
             (b"a\r\r\n.\n", DataFault::BareCr),
-            (b"a\r\n\x00.\n", DataFault::Nul),
-            (b"a\x00\r\n", DataFault::Nul),
+            (b"a\r\n\x00.\n", DataFault::BareLf),
         ] {
             let (found, first, _) = scan_in(&[wire], LIMITS);
             assert_eq!((found, first), (None, Some(fault)), "{}", wire.escape_ascii());
@@ -240,6 +237,18 @@ mod tests {
         assert_eq!(scan_in(&[b"abc\r\n\r\n.\r\n"], limits).1, None);
         assert_eq!(scan_in(&[b"abc\r\na\r\n.\r\n"], limits).1, Some(DataFault::TooBig));
         assert_eq!(scan_in(&[b"abcd\r\n.\r\n"], limits).1, Some(DataFault::LineTooLong));
+    }
+
+    #[test]
+    fn the_first_limit_crossed_is_told_however_the_octets_are_cut() {
+        let limits = DataLimits { message_bytes_max: 7, line_bytes_max: 5 };
+        let wire = b"abcdefghi\r\n.\r\n";
+        let octets: Vec<&[u8]> = wire.chunks(1).collect();
+        assert_eq!(scan_in(&[wire], limits).1, Some(DataFault::LineTooLong));
+        assert_eq!(scan_in(&octets, limits).1, Some(DataFault::LineTooLong));
+        let limits = DataLimits { message_bytes_max: 5, line_bytes_max: 7 };
+        assert_eq!(scan_in(&[wire], limits).1, Some(DataFault::TooBig));
+        assert_eq!(scan_in(&octets, limits).1, Some(DataFault::TooBig));
     }
 
     proptest! {

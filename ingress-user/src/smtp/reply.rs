@@ -244,7 +244,6 @@ fn data_parts(fault: DataFault) -> Parts {
     match fault {
         DataFault::BareLf => ("554", "5.5.2", "Bare <LF> in message: lines end with <CR><LF>"),
         DataFault::BareCr => ("554", "5.5.2", "Bare <CR> in message: lines end with <CR><LF>"),
-        DataFault::Nul => ("554", "5.5.2", "NUL in message"),
         DataFault::TooBig => ("552", "5.3.4", "Message size exceeds the limit given in EHLO"),
         DataFault::LineTooLong => ("554", "5.6.0", "Line too long in message"),
     }
@@ -301,13 +300,8 @@ mod tests {
             C::Path(PathError::DomainTooLong),
             C::Path(PathError::NonAscii),
         ];
-        let data = [
-            DataFault::BareLf,
-            DataFault::BareCr,
-            DataFault::Nul,
-            DataFault::TooBig,
-            DataFault::LineTooLong,
-        ];
+        let data =
+            [DataFault::BareLf, DataFault::BareCr, DataFault::TooBig, DataFault::LineTooLong];
         let local = [
             LocalFault::NoBuffers,
             LocalFault::SpoolBusy,

@@ -381,14 +381,14 @@ impl Session {
         Action::Commit { envelope: self.envelope(transaction), encoding }
     }
 
-    /// The message was read to its end and is not taken. After a NUL or a bare CR or LF the two sides may disagree on where messages
+    /// The message was read to its end and is not taken. After a bare CR or LF the two sides may disagree on where messages
     /// end, so nothing more is read from this client.
     fn end_refused_message(&mut self, refusal: Refusal, out: &mut Vec<u8>) -> Action {
         self.state = State::ExpectCommand(None);
         Reply::Refused(refusal).write_to(out);
         self.refused_messages += 1;
         match refusal {
-            Refusal::Data(DataFault::BareLf | DataFault::BareCr | DataFault::Nul) => {
+            Refusal::Data(DataFault::BareLf | DataFault::BareCr) => {
                 self.state = State::Closed { by_client: false };
                 Action::Close
             }
