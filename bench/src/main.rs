@@ -1,5 +1,6 @@
 //! Measurements. Figures of one run stand side by side: machines differ and drift, ratios within a run hold.
 
+mod core;
 mod memory;
 mod server;
 mod sink;
@@ -14,6 +15,8 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 enum Measurement {
+    /// The protocol core alone: a transaction, and scanning for the end of a message
+    Core(core::Options),
     /// CPU per accepted, durable message, against smtp-sink throwing it away
     Sink(sink::Options),
     /// Resident memory after start, and what an idle connection costs
@@ -24,6 +27,7 @@ enum Measurement {
 
 fn main() -> ExitCode {
     let result = match Measurement::parse() {
+        Measurement::Core(options) => core::run(&options),
         Measurement::Sink(options) => sink::run(&options),
         Measurement::Memory(options) => memory::run(&options),
         Measurement::Spool(options) => spool::run(&options),
