@@ -86,19 +86,36 @@ impl DataScanner {
         Scanned { consumed: at, complete: false }
     }
 
-    /// Skips to the octet after the next CR or bare LF; returns how many octets that were.
+    /// Skips lines that begin with neither dot nor line end, then to the octet after the next CR or bare LF; returns how many
+    /// octets that were.
     fn text_run(&mut self, rest: &[u8]) -> usize {
-        let Some(end) = memchr2(b'\r', b'\n', rest) else {
-            self.count(rest.len() as u64);
-            return rest.len();
-        };
-        self.count(end as u64 + 1);
-        if rest.get(end) == Some(&b'\r') {
-            self.position = Position::TextCr;
-        } else {
-            self.found(DataFault::BareLf);
+        let mut line = rest;
+        loop {
+            let Some(end) = memchr2(b'\r', b'\n', line) else {
+                self.count(line.len() as u64);
+                return rest.len();
+            };
+            let (run, next) = match line.get(end..) {
+                // An ordinary line, and the next begins like one: the position stays what it is.
+                Some([b'\r', b'\n', next @ ..])
+                    if next.first().is_some_and(|first| !b".\r\n".contains(first)) =>
+                {
+                    (end + 2, next)
+                }
+                found => {
+                    self.count(end as u64 + 1);
+                    if matches!(found, Some([b'\r', ..])) {
+                        self.position = Position::TextCr;
+                    } else {
+                        self.found(DataFault::BareLf);
+                    }
+                    return rest.len() - line.len() + end + 1;
+                }
+            };
+            self.count(run as u64);
+            self.line_bytes = 0;
+            line = next;
         }
-        end + 1
     }
 
     /// Takes one octet anywhere but in the middle of text. Returns whether it ended the message.
