@@ -98,7 +98,7 @@ impl DataScanner {
             let (run, next) = match line.get(end..) {
                 // An ordinary line, and the next begins like one: the position stays what it is.
                 Some([b'\r', b'\n', next @ ..])
-                    if next.first().is_some_and(|first| !b".\r\n".contains(first)) =>
+                    if next.first().is_some_and(|first| !matches!(first, b'.' | b'\r' | b'\n')) =>
                 {
                     (end + 2, next)
                 }
