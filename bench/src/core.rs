@@ -2,10 +2,9 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use ingress_user::policy::RecipientDomains;
 use ingress_user::smtp::data::{DataLimits, DataScanner};
 use ingress_user::smtp::{Action, Session, Settings};
 use ingress_user::spool::QueueId;
@@ -97,18 +96,11 @@ fn micros_since(start: Instant) -> f64 {
     Now::read().monotonic.duration_since(start).as_secs_f64() * 1_000_000.0
 }
 
+/// The dialogues' settings, with the daemon's default limits where the load would meet theirs.
 fn settings() -> Settings {
     Settings {
-        hostname: "mx.example.net".into(),
-        domains: RecipientDomains::listed(["example.net"]),
-        idle_timeout: Duration::from_secs(300),
-        tls_handshake_timeout: Duration::from_secs(60),
-        commit_timeout: Duration::from_secs(300),
-        command_line_bytes_max: 2048,
         message_bytes_max: 50 << 20,
         text_line_bytes_max: 1 << 20,
-        recipients_max: 1000,
-        errors_max: 20,
-        starttls: true,
+        ..ingress_tests::dialogue::settings()
     }
 }
