@@ -5,6 +5,7 @@
 //! - [`session`]: the state machine of one connection
 //! - [`command`]: one command line, parsed
 //! - [`address`]: paths of MAIL and RCPT
+//! - [`dialect`]: SMTP or LMTP
 //! - [`data`]: finds the end of a message and what is wrong with it
 //! - [`envelope`]: what a transaction carries beside the message
 //! - [`reply`]: every reply, its codes and its text
@@ -15,6 +16,7 @@
 pub mod address;
 pub mod command;
 pub mod data;
+pub mod dialect;
 pub mod envelope;
 pub mod reply;
 pub mod session;
