@@ -8,6 +8,7 @@
 //! - [`dialect`]: SMTP or LMTP
 //! - [`data`]: finds the end of a message and what is wrong with it
 //! - [`envelope`]: what a transaction carries beside the message
+//! - [`proxy`]: the header that a load balancer sends before its client speaks
 //! - [`reply`]: every reply, its codes and its text
 //! - [`trace`]: the `Received:` line
 
@@ -18,6 +19,7 @@ pub mod command;
 pub mod data;
 pub mod dialect;
 pub mod envelope;
+pub mod proxy;
 pub mod reply;
 pub mod session;
 pub mod trace;
