@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ingress_user::policy::RecipientDomains;
+use ingress_user::policy::{ClientNetworks, RecipientDomains, TargetExtensions};
+use ingress_user::smtp::dialect::Dialect;
 use ingress_user::smtp::envelope::Envelope;
 use ingress_user::smtp::reply::LocalFault;
+use ingress_user::smtp::session::Tls;
 use ingress_user::smtp::{Action, Octets, Session, Settings};
 use ingress_user::spool::{BodyEncoding, QueueId};
 use ingress_user::worker::clock::Now;
@@ -17,16 +19,24 @@ use ingress_user::worker::clock::Now;
 pub fn settings() -> Settings {
     Settings {
         hostname: "mx.example.net".into(),
+        dialect: Dialect::Smtp,
+        tls: Tls::StartTls,
+        networks: ClientNetworks::default(),
+        target: TargetExtensions { smtputf8: true, binarymime: true, dsn: true, requiretls: true },
         domains: RecipientDomains::listed(["example.net"]),
         idle_timeout: Duration::from_secs(300),
         tls_handshake_timeout: Duration::from_secs(60),
         commit_timeout: Duration::from_secs(300),
+        proxy_header_timeout: Duration::from_secs(5),
+        greet_delay: Duration::ZERO,
         command_line_bytes_max: 512,
         message_bytes_max: 1000,
         text_line_bytes_max: 500,
         recipients_max: 3,
+        messages_max: 10,
         errors_max: 5,
-        starttls: true,
+        errors_undelayed_max: 10,
+        error_delay: Duration::from_secs(1),
     }
 }
 
@@ -50,7 +60,6 @@ enum Turn {
 #[derive(Debug, Clone)]
 pub struct Script {
     settings: Arc<Settings>,
-    tls_first: bool,
     turns: Vec<Turn>,
 }
 
@@ -61,12 +70,12 @@ impl Script {
     }
 
     pub fn with(settings: Settings) -> Self {
-        Self { settings: Arc::new(settings), tls_first: false, turns: Vec::new() }
+        Self { settings: Arc::new(settings), turns: Vec::new() }
     }
 
     /// A session on a listener with implicit TLS.
     pub fn tls_first() -> Self {
-        Self { tls_first: true, ..Self::new() }
+        Self::with(Settings { tls: Tls::Implicit, ..settings() })
     }
 
     /// The client sends these octets in one turn.
@@ -221,7 +230,7 @@ struct Player<'s> {
     /// Replies not expected yet.
     output: Vec<u8>,
     message: Vec<u8>,
-    asked: Option<(Envelope, BodyEncoding)>,
+    asked: Option<(Box<Envelope>, BodyEncoding)>,
     starttls: bool,
     closed: bool,
 }
@@ -232,11 +241,7 @@ impl<'s> Player<'s> {
         let client = "192.0.2.1".parse().expect("a literal");
         let mut session = Session::new(Arc::clone(&script.settings), client, now);
         let mut output = Vec::new();
-        if script.tls_first {
-            session.open_tls(now);
-        } else {
-            session.open(&mut output);
-        }
+        let opened = session.open(now, &mut output);
         Self {
             script,
             manner: manner.to_owned(),
@@ -246,7 +251,7 @@ impl<'s> Player<'s> {
             output,
             message: Vec::new(),
             asked: None,
-            starttls: false,
+            starttls: opened == Action::StartTls,
             closed: false,
         }
     }
@@ -327,6 +332,10 @@ impl<'s> Player<'s> {
                 }
                 Action::Commit { envelope, encoding } => self.asked = Some((envelope, encoding)),
                 Action::Close => self.closed = true,
+                Action::Admit(client) => {
+                    let action = self.session.admit(client, self.now, &mut self.output);
+                    self.starttls |= action == Action::StartTls;
+                }
             }
         }
     }
