@@ -214,3 +214,71 @@ impl Transcript {
         Self { replies: player.output, closed: player.closed, messages }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::corpus;
+
+    const TO_354: &str = "S: 220\nC: EHLO x\nS: 250\nC: MAIL FROM:<a@b>\nS: 250\n\
+        C: RCPT TO:<a@example.net>\nS: 250\nC: DATA\nS: 354\n";
+
+    /// How the dialogue fails, or nothing.
+    fn failure_of(turns: &str) -> String {
+        let dialogues = corpus::parse("a.dialogue", &format!("== a\n{turns}"), &[]).unwrap();
+        super::play(&dialogues[0]).err().map(|failure| failure.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_failure_says_where_and_how_and_what() {
+        assert_eq!(
+            failure_of("S: 220\nC: NOOP\nS: 251\n"),
+            "tests/dialogues/a.dialogue:4, fed whole\n  expected: a reply 251\n  came:     250 2.0.0 Ok"
+        );
+        let injected = failure_of("S: 220\nC: STARTTLS\nC: NOOP\nS: 554\nclosed\n");
+        assert!(injected.contains("a.dialogue:5, fed octet by octet\n"), "{injected}");
+    }
+
+    #[test]
+    fn a_dialogue_that_goes_otherwise_fails() {
+        for (turns, expected) in [
+            ("S: 220 mx.example.org\n", "a reply 220 mx.example.org"),
+            ("S= 220 mx.example.net\n", "a reply 220 mx.example.net"),
+            ("S: 220-mx.example.net\nS: 220 more\n", "a reply 220-mx.example.net / 220 more"),
+            ("S: 220\nS: 250\n", "a reply 250"),
+            ("S: 220\nC: EHLO x\nS: 250-mx\nS: 250 ENH\n", "a reply 250-mx / 250 ENH"),
+            ("S: 220\nC: NOOP\n", "no further reply"),
+            ("S: 220\nC: NOOP\n\nC: NOOP\nS: 250\nS: 250\n", "no further reply"),
+            ("silence\nS: 220\n", "no further reply"),
+            ("S: 220\nclosed\n", "closed"),
+            ("S: 220\nC: QUIT\nS: 221\n", "a session that goes on"),
+            ("S: 220\ntls\n", "a session that waits for TLS"),
+            ("S: 220\nC: STARTTLS\nS: 220\n", "no wait for TLS at the end"),
+            ("S: 220\nmessage DATA\nM: .\n", "a message"),
+        ] {
+            let failure = failure_of(turns);
+            assert!(failure.contains(&format!("  expected: {expected}\n")), "{turns}: {failure}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_differs_or_goes_unseen_fails() {
+        assert_eq!(
+            failure_of(&format!("{TO_354}C: .\nmessage DATA\nE: to=<a@example.net>\nM: .\n")),
+            ""
+        );
+        for (turns, expected) in [
+            ("C: .\n", "no message that the dialogue does not name"),
+            ("C: .\ncommit ok\nS: 250\n", "no message that the dialogue does not name"),
+            ("C: .\nmessage BDAT\nM: .\n", "Verbatim"),
+            ("C: .\nmessage DATA\nM: x\n", "the message x\\r\\n"),
+            ("C: .\nmessage DATA\nE: from=<>\nM: .\n", "from=<>"),
+            (
+                "C: .\nmessage DATA\nE: to=<a@example.net>\nE: to=<b>\nM: .\n",
+                "to=<a@example.net>,<b>",
+            ),
+        ] {
+            let failure = failure_of(&format!("{TO_354}{turns}"));
+            assert!(failure.contains(&format!("  expected: {expected}\n")), "{turns}: {failure}");
+        }
+    }
+}
