@@ -158,7 +158,7 @@ impl Reply<'_> {
                     out,
                     "214",
                     "2.0.0",
-                    "HELO EHLO LHLO MAIL RCPT DATA BDAT RSET NOOP VRFY STARTTLS QUIT",
+                    "HELO EHLO MAIL RCPT DATA BDAT RSET NOOP VRFY STARTTLS QUIT",
                 );
             }
             Self::CannotVerify => line(
