@@ -38,7 +38,7 @@ const OTHER_FILES: usize = 512;
 /// Where the daemon can be reached, with the ports the kernel chose.
 #[derive(Debug)]
 pub struct Ready {
-    pub listeners: Vec<(SocketAddr, TlsMode)>,
+    pub listeners: Vec<ListenerStatus>,
     pub control: PathBuf,
     pub metrics: Option<SocketAddr>,
 }
@@ -60,6 +60,13 @@ struct Group {
     config: ListenerConfig,
     address: SocketAddr,
     sockets: Vec<TcpListener>,
+}
+
+impl Group {
+    fn status(&self) -> ListenerStatus {
+        let ListenerConfig { tls, dialect, .. } = self.config;
+        ListenerStatus { address: self.address, protocol: dialect, tls }
+    }
 }
 
 impl Daemon {
@@ -95,7 +102,7 @@ impl Daemon {
             Arc::clone(&metrics),
         )?;
         let ready = Ready {
-            listeners: groups.iter().map(|group| (group.address, group.config.tls)).collect(),
+            listeners: groups.iter().map(Group::status).collect(),
             control: control.socket().to_owned(),
             metrics: control.metrics_address(),
         };
@@ -312,11 +319,7 @@ fn status_source(
         started,
         tier: data_plane.tier().name(),
         tier_reason: data_plane.reason().to_owned(),
-        listeners: ready
-            .listeners
-            .iter()
-            .map(|&(address, tls)| ListenerStatus { address, tls })
-            .collect(),
+        listeners: ready.listeners.clone(),
         xdp: Box::new(move || xdp_status(&data_plane.telemetry())),
     }
 }

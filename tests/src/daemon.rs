@@ -150,6 +150,11 @@ impl Daemon {
         listener.unwrap_or_else(|| panic!("no {tls} listener in {:?}", self.ready)).0
     }
 
+    /// The first LMTP listener.
+    pub fn lmtp(&self) -> SocketAddr {
+        *self.ready.lmtp.first().unwrap_or_else(|| panic!("no LMTP listener in {:?}", self.ready))
+    }
+
     /// SIGTERM, then waits for the drained exit.
     pub fn stop(self) -> Result<Ended> {
         self.terminate()?;
@@ -236,6 +241,7 @@ impl Drop for Daemon {
 pub struct Ready {
     /// Address and TLS mode of each listener, in the order of the configuration.
     pub smtp: Vec<(SocketAddr, String)>,
+    pub lmtp: Vec<SocketAddr>,
     pub control: PathBuf,
 }
 
@@ -244,19 +250,26 @@ impl Ready {
     pub fn parse(line: &str) -> Result<Self> {
         let mut words = line.split_whitespace();
         ensure!(words.next() == Some("ready"), "expected the line `ready ..`, got {line:?}");
-        let (mut smtp, mut control) = (Vec::new(), None);
+        let (mut smtp, mut lmtp, mut control) = (Vec::new(), Vec::new(), None);
         for word in words {
             match word.split_once('=') {
-                Some(("smtp", value)) => {
+                Some((protocol @ ("smtp" | "lmtp"), value)) => {
                     let (address, tls) = value.split_once('/').context("smtp=ADDRESS/TLS")?;
-                    smtp.push((address.parse()?, tls.to_owned()));
+                    match protocol {
+                        "smtp" => smtp.push((address.parse()?, tls.to_owned())),
+                        _ => lmtp.push(address.parse()?),
+                    }
                 }
                 Some(("control", path)) => control = Some(PathBuf::from(path)),
                 _ => {}
             }
         }
         ensure!(!smtp.is_empty(), "no smtp= in {line:?}");
-        Ok(Self { smtp, control: control.with_context(|| format!("no control= in {line:?}"))? })
+        Ok(Self {
+            smtp,
+            lmtp,
+            control: control.with_context(|| format!("no control= in {line:?}"))?,
+        })
     }
 }
 

@@ -39,7 +39,7 @@ struct Needs {
     programs: &'static [&'static str],
 }
 
-const NEEDS: [Needs; 4] = [
+const NEEDS: [Needs; 5] = [
     Needs {
         suite: "clients",
         root: false,
@@ -47,6 +47,7 @@ const NEEDS: [Needs; 4] = [
     },
     Needs { suite: "durability", root: false, programs: &["smtp-source"] },
     Needs { suite: "netns", root: true, programs: &["ip", "ethtool", "smtp-source"] },
+    Needs { suite: "sessions", root: false, programs: &["python3"] },
     Needs { suite: "xdp_steering", root: true, programs: &["ip", "ethtool"] },
 ];
 

@@ -5,6 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
+use crate::control::ListenerStatus;
 use crate::daemon::{Daemon, Ready};
 
 /// Environment variable with the log filter, in the syntax of tracing's `EnvFilter`: `debug`, `ingress_user::spool=trace`.
@@ -64,7 +65,10 @@ fn ready_line(ready: &Ready) -> String {
     let listeners: String = ready
         .listeners
         .iter()
-        .map(|(address, mode)| format!(" smtp={address}/{}", mode.keyword()))
+        .map(|listener| {
+            let ListenerStatus { address, protocol, tls } = listener;
+            format!(" {}={address}/{}", protocol.keyword(), tls.keyword())
+        })
         .collect();
     let metrics = ready.metrics.map(|address| format!(" metrics={address}")).unwrap_or_default();
     format!("ready{listeners} control={}{metrics}\n", ready.control.display())

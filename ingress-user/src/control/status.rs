@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::TlsMode;
 use crate::metrics::{Metrics, WorkerMetrics};
+use crate::smtp::dialect::Dialect;
 
 /// What a running daemon tells about itself, and where the numbers come from.
 pub struct StatusSource {
@@ -95,6 +96,7 @@ pub struct Status {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerStatus {
     pub address: SocketAddr,
+    pub protocol: Dialect,
     pub tls: TlsMode,
 }
 
@@ -234,6 +236,7 @@ pub(super) mod tests {
             tier_reason: "2 queues for 2 workers".to_owned(),
             listeners: vec![ListenerStatus {
                 address: ([127, 0, 0, 1], 2525).into(),
+                protocol: Dialect::Smtp,
                 tls: TlsMode::StartTls,
             }],
             xdp: Box::new(|| XdpStatus {

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::status::{Status, WorkerStatus, XdpStatus};
 use crate::config::TlsMode;
+use crate::smtp::dialect::Dialect;
 
 impl Display for Status {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -15,7 +16,8 @@ impl Display for Status {
                 TlsMode::StartTls => "STARTTLS",
                 TlsMode::Implicit => "implicit TLS",
             };
-            line(f, "listener", format_args!("{} ({tls})", listener.address))?;
+            let lmtp = if listener.protocol == Dialect::Lmtp { "LMTP, " } else { "" };
+            line(f, "listener", format_args!("{} ({lmtp}{tls})", listener.address))?;
         }
         let (all, messages) = (&self.connections, &self.messages);
         line(
@@ -23,6 +25,9 @@ impl Display for Status {
             "connections",
             format_args!("{} accepted, {} open, {} refused", all.total, all.open, all.refused),
         )?;
+        for (reason, count) in self.sessions.closed.iter().filter(|(_, count)| **count > 0) {
+            line(f, "", format_args!("{count:>12} ended: {reason}"))?;
+        }
         let bytes = messages.bytes_accepted;
         line(
             f,
