@@ -20,6 +20,9 @@ static SETTINGS: LazyLock<Arc<Settings>> = LazyLock::new(|| {
 const START: [&str; 3] =
     ["EHLO client.example.org", "MAIL FROM:<a@example.org>", "RCPT TO:<b@example.net>"];
 
+/// Of one dialogue, after which nothing new comes.
+const TURNS_MAX: usize = 24;
+
 /// Sent between chunks. With their code 250, the first two begin or end a transaction, and all of `RESETS` end one.
 const COMMANDS: [&str; 8] = [
     "MAIL FROM:<> BODY=BINARYMIME",
@@ -144,7 +147,7 @@ fuzz_target!(|input: &[u8]| {
     for command in START {
         dialogue.command(command);
     }
-    while let Some(turn) = Turn::next(&mut rest) {
+    for turn in std::iter::from_fn(|| Turn::next(&mut rest)).take(TURNS_MAX) {
         dialogue.take(turn);
     }
     let transcript = dialogue.client.transcript();
