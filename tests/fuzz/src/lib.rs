@@ -16,6 +16,8 @@ pub struct Transcript {
     pub replies: Vec<u8>,
     /// The messages that were acknowledged, in wire form.
     pub messages: Vec<Vec<u8>>,
+    /// As the session counts them.
+    pub refused_messages: u32,
     pub end: Option<End>,
 }
 
@@ -93,6 +95,7 @@ impl Client {
             }
             self.obey(step.action);
         }
+        self.transcript.refused_messages = self.session.refused_messages();
         self.check();
     }
 
