@@ -44,6 +44,7 @@ fn transactions(messages: u64) -> Result<f64> {
     let now = Now::read().monotonic;
     let mut session = Session::new(Arc::new(settings()), [192, 0, 2, 1].into(), now);
     let mut replies = Vec::new();
+    ensure!(session.open(now, &mut replies) == Action::Continue, "the session does not greet");
     feed(&mut session, b"EHLO client.example.org\r\n", now, &mut replies);
     let body = [b"x".repeat(76).as_slice(), b"\r\n"].concat().repeat(13);
     let body = [body.as_slice(), b".\r\n"].concat();
@@ -68,7 +69,8 @@ fn feed(session: &mut Session, mut input: &[u8], now: Instant, replies: &mut Vec
     while let (false, true) = (input.is_empty(), session.wants_input()) {
         let step = session.handle_input(input, now, replies);
         input = input.get(step.consumed..).unwrap_or_default();
-        if let Action::Commit { .. } = step.action {
+        if let Action::Commit { envelope, .. } = step.action {
+            session.recycle(envelope);
             return true;
         }
     }
@@ -83,7 +85,8 @@ fn scan(line: usize, bodies: u64) -> f64 {
             crlf.copy_from_slice(b"\r\n");
         }
     }
-    let limits = DataLimits { message_bytes_max: u64::MAX, line_bytes_max: u64::MAX };
+    let limits =
+        DataLimits { message_bytes_max: u64::MAX, line_bytes_max: u64::MAX, sloppy: false };
     let mut scanner = DataScanner::new(limits);
     let start = Now::read().monotonic;
     for _ in 0..bodies {
@@ -101,6 +104,7 @@ fn settings() -> Settings {
     Settings {
         message_bytes_max: 50 << 20,
         text_line_bytes_max: 1 << 20,
+        messages_max: u32::MAX,
         ..ingress_tests::dialogue::settings()
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use crossbeam_channel::Sender;
 use ingress_user::config::SpoolConfig;
 use ingress_user::metrics::Metrics;
-use ingress_user::smtp::envelope::{BodyType, Envelope, Protocol};
+use ingress_user::smtp::envelope::Envelope;
 use ingress_user::spool::{
     BodyEncoding, Completion, CompletionSink, QueueId, Spool, Submission, Ticket,
 };
@@ -83,14 +83,12 @@ fn submission(number: u64, buffer: Buffer, size: u32) -> Submission {
         ticket: Ticket { worker: 0, connection: number },
         id: QueueId(number),
         accepted_at: number,
-        envelope: Envelope {
-            reverse_path: "sender@example.org".into(),
-            recipients: vec!["user@example.net".into()],
-            client: [192, 0, 2, 1].into(),
-            helo: "client.example.org".into(),
-            protocol: Protocol::Esmtp,
-            body: BodyType::SevenBit,
-        },
+        envelope: Box::new(Envelope::plain(
+            [192, 0, 2, 1].into(),
+            "client.example.org",
+            "sender@example.org",
+            &["user@example.net"],
+        )),
         trace: b"Received: from client.example.org\r\n".to_vec(),
         body: vec![Chunk::new(buffer, iter::once(0..size).collect())],
         encoding: BodyEncoding::Verbatim,

@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-use crate::config::{Config, Limits, ListenerConfig, TlsMode};
+use crate::config::{Config, ListenerConfig, TlsMode};
 use crate::control::{
     self, Bound, ListenerStatus, StatusSource, XdpInterfaceStatus, XdpQueueStatus, XdpStatus,
 };
@@ -21,10 +21,12 @@ use crate::delivery::{self, DeliveryHandle};
 use crate::metrics::Metrics;
 use crate::policy::RecipientDomains;
 use crate::smtp::Settings;
+use crate::smtp::session::Tls;
 use crate::spool::{QueueId, Spool, SpoolHandle, SpoolThread};
 use crate::tls;
 use crate::worker::clock::Now;
 use crate::worker::tls::TlsContext;
+use crate::worker::watch::WatchList;
 use crate::worker::{
     Admission, CompletionPost, Listening, MailboxSender, PreparedWorker, WorkerParts, listener,
 };
@@ -99,8 +101,16 @@ impl Daemon {
         };
         let source =
             status_source(&config, &ready, started, Arc::clone(&metrics), Arc::clone(&data_plane));
-        let control = serve_control(control, source, runtime);
-        let seed = WorkerSeed { config, tls, spool: spool.handle, metrics, commits_in_flight_max };
+        let watches = WatchList::default();
+        let control = serve_control(control, source, watches.clone(), runtime);
+        let seed = WorkerSeed {
+            config,
+            tls,
+            spool: spool.handle,
+            metrics,
+            watches,
+            commits_in_flight_max,
+        };
         let threads = seed.start_workers(prepared, groups)?;
         let workers = mailboxes.into_iter().zip(threads).collect();
         Ok(Self { ready, workers, delivery, spool: spool.thread, control, data_plane })
@@ -134,6 +144,7 @@ struct WorkerSeed {
     tls: TlsContext,
     spool: SpoolHandle,
     metrics: Arc<Metrics>,
+    watches: WatchList,
     commits_in_flight_max: usize,
 }
 
@@ -143,26 +154,16 @@ impl WorkerSeed {
         prepared: Vec<PreparedWorker>,
         groups: Vec<Group>,
     ) -> Result<Vec<JoinHandle<()>>> {
-        let Self { config, tls, spool, metrics, commits_in_flight_max } = self;
+        let Self { config, tls, spool, metrics, watches, commits_in_flight_max } = self;
         let admission = Arc::new(Admission::new(
             config.limits.connections_max,
             config.limits.connections_per_client_max,
         ));
         let mut listening: Vec<Vec<Listening>> = prepared.iter().map(|_| Vec::new()).collect();
         for group in groups {
-            let mode = group.config.tls;
-            let settings = Arc::new(session_settings(
-                &config.hostname,
-                &config.recipients,
-                &config.limits,
-                mode,
-            ));
+            let settings = Arc::new(session_settings(&config, &group.config));
             for (sockets, socket) in listening.iter_mut().zip(group.sockets) {
-                sockets.push(Listening {
-                    socket,
-                    settings: Arc::clone(&settings),
-                    implicit_tls: mode == TlsMode::Implicit,
-                });
+                sockets.push(Listening { socket, settings: Arc::clone(&settings) });
             }
         }
         prepared
@@ -178,6 +179,7 @@ impl WorkerSeed {
                         spool: spool.clone(),
                         tls: tls.clone(),
                         admission: Arc::clone(&admission),
+                        watches: watches.clone(),
                         metrics: Arc::clone(&metrics),
                         accept_burst_max: config.limits.accept_burst_max,
                         buffers_max: config.limits.buffers_per_worker_max,
@@ -189,24 +191,32 @@ impl WorkerSeed {
     }
 }
 
-fn session_settings(
-    hostname: &str,
-    recipients: &RecipientDomains,
-    limits: &Limits,
-    mode: TlsMode,
-) -> Settings {
+fn session_settings(config: &Config, listener: &ListenerConfig) -> Settings {
+    let limits = &config.limits;
     Settings {
-        hostname: hostname.into(),
-        domains: recipients.clone(),
+        hostname: config.hostname.as_str().into(),
+        dialect: listener.dialect,
+        tls: match listener.tls {
+            TlsMode::Off => Tls::Off,
+            TlsMode::StartTls => Tls::StartTls,
+            TlsMode::Implicit => Tls::Implicit,
+        },
+        domains: config.recipients.clone(),
+        networks: config.networks.clone(),
+        target: config.target,
         idle_timeout: limits.idle_timeout,
         tls_handshake_timeout: limits.tls_handshake_timeout,
         commit_timeout: limits.commit_timeout,
+        proxy_header_timeout: limits.proxy_header_timeout,
+        greet_delay: limits.greet_delay,
         command_line_bytes_max: limits.command_line_bytes_max,
         message_bytes_max: limits.message_bytes_max,
         text_line_bytes_max: limits.text_line_bytes_max,
         recipients_max: limits.recipients_max,
+        messages_max: limits.messages_per_session_max,
         errors_max: limits.errors_max,
-        starttls: mode == TlsMode::StartTls,
+        errors_undelayed_max: limits.errors_undelayed_max,
+        error_delay: limits.error_delay,
     }
 }
 
@@ -333,14 +343,19 @@ fn xdp_status(telemetry: &[InterfaceTelemetry]) -> XdpStatus {
     status
 }
 
-fn serve_control(control: Bound, source: StatusSource, runtime: &Runtime) -> oneshot::Sender<()> {
+fn serve_control(
+    control: Bound,
+    source: StatusSource,
+    watches: WatchList,
+    runtime: &Runtime,
+) -> oneshot::Sender<()> {
     let (stop, stopped) = oneshot::channel();
     let shutdown = async {
         // Also done when the sender is dropped.
         let _ = stopped.await;
     };
     runtime.spawn(async {
-        if let Err(error) = control.serve(Arc::new(source), shutdown).await {
+        if let Err(error) = control.serve(Arc::new(source), watches, shutdown).await {
             tracing::error!(%error, "the control plane failed; mail goes on");
         }
     });

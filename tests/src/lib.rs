@@ -1,8 +1,9 @@
 //! Harness for the suites.
 //!
 //! - [`client`]: an SMTP client that can also misbehave
+//! - [`corpus`]: dialogues in files
 //! - [`daemon`]: a daemon of its own for each test, on ports the kernel chose
-//! - [`dialogue`]: scripts against the SMTP core with a clock of their own
+//! - [`dialogue`]: plays them against the SMTP core with a clock of their own
 //! - [`maildir`]: what was delivered
 //! - [`netns`]: two hosts and a cable, for what crosses a network
 //! - [`programs`]: other people's clients
@@ -12,10 +13,12 @@
 //! Nothing here sleeps: waiting is for an event, with a deadline.
 
 pub mod client;
+pub mod corpus;
 pub mod daemon;
 pub mod dialogue;
 pub mod maildir;
 pub mod netns;
+mod player;
 pub mod programs;
 pub mod spool;
 pub mod wait;

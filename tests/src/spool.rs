@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use ingress_user::config::SpoolConfig;
 use ingress_user::metrics::Metrics;
-use ingress_user::smtp::envelope::{BodyType, Envelope, Protocol};
+use ingress_user::smtp::envelope::Envelope;
 use ingress_user::spool::{
     BodyEncoding, Completion, CompletionSink, QueueId, Spool, SpoolHandle, Submission, Ticket,
 };
@@ -47,14 +47,12 @@ fn submit(spool: &SpoolHandle, number: usize, text: &str, mut buffer: Buffer) {
         ticket: Ticket { worker: 0, connection: number as u64 },
         id: QueueId::new(ACCEPTED_AT + number as u64, 0),
         accepted_at: ACCEPTED_AT + number as u64,
-        envelope: Envelope {
-            reverse_path: "sender@example.org".into(),
-            recipients: vec!["user@example.net".into()],
-            client: [192, 0, 2, 1].into(),
-            helo: "client.test".into(),
-            protocol: Protocol::Esmtp,
-            body: BodyType::SevenBit,
-        },
+        envelope: Box::new(Envelope::plain(
+            [192, 0, 2, 1].into(),
+            "client.test",
+            "sender@example.org",
+            &["user@example.net"],
+        )),
         trace: b"Received: from client.test\r\n".to_vec(),
         body: vec![Chunk::new(buffer, iter::once(0..text.len() as u32).collect())],
         encoding: BodyEncoding::Verbatim,

@@ -1,8 +1,10 @@
 //! The command line: one file per subcommand. Usage errors exit 2, all others 1 with one line on stderr.
 
 mod check;
+mod daemon;
 mod run;
 mod status;
+mod trace;
 
 use std::io::{self, Write};
 
@@ -25,6 +27,8 @@ enum Command {
     Check(check::Arguments),
     /// Show what a running daemon does
     Status(status::Arguments),
+    /// Follow what is said in sessions of chosen clients, as it is said
+    Trace(trace::Arguments),
 }
 
 pub fn dispatch(arguments: Arguments) -> Result<()> {
@@ -32,6 +36,7 @@ pub fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Trace(arguments) => trace::run(&arguments),
     }
 }
 

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::path::Path;
 
-use super::file::{self, DeliveryKind};
+use super::file::{self, DeliveryKind, Extension};
 use super::values::{Count, DurationText, Size, Workers};
-use super::{Config, DeliveryConfig, Limits, SpoolConfig};
-use crate::policy::RecipientDomains;
+use super::{
+    CertificateFiles, Config, DeliveryConfig, Limits, ListenerConfig, SpoolConfig, TlsConfig,
+};
+use crate::policy::{ClientNetworks, Networks, RecipientDomains, TargetExtensions};
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,29 +25,13 @@ impl From<&Config> for file::File {
             workers: Some(Workers::Cpus(
                 config.worker_cpus.iter().map(|&cpu| cpu as u64).collect(),
             )),
-            listener: config
-                .listeners
-                .iter()
-                .map(|listener| file::Listener {
-                    address: Some(listener.address.to_string()),
-                    tls: Some(listener.tls),
-                })
-                .collect(),
-            tls: file::Tls {
-                certificates: config
-                    .tls
-                    .certificates
-                    .iter()
-                    .map(|files| file::Certificate {
-                        chain: Some(path_text(&files.chain)),
-                        key: Some(path_text(&files.key)),
-                    })
-                    .collect(),
-            },
+            listener: config.listeners.iter().map(file::Listener::from).collect(),
+            tls: (&config.tls).into(),
             recipients: file::Recipients { domains: Some(domain_list(&config.recipients)) },
+            networks: (&config.networks).into(),
             limits: (&config.limits).into(),
             spool: (&config.spool).into(),
-            delivery: (&config.delivery).into(),
+            delivery: delivery(&config.delivery, config.target),
             xdp: file::Xdp {
                 interfaces: config.xdp.interfaces.clone(),
                 mode: Some(config.xdp.mode),
@@ -59,6 +45,38 @@ impl From<&Config> for file::File {
     }
 }
 
+impl From<&ListenerConfig> for file::Listener {
+    fn from(listener: &ListenerConfig) -> Self {
+        Self {
+            address: Some(listener.address.to_string()),
+            tls: Some(listener.tls),
+            protocol: Some(listener.dialect),
+        }
+    }
+}
+
+impl From<&TlsConfig> for file::Tls {
+    fn from(tls: &TlsConfig) -> Self {
+        let certificate = |files: &CertificateFiles| file::Certificate {
+            chain: Some(path_text(&files.chain)),
+            key: Some(path_text(&files.key)),
+        };
+        Self { certificates: tls.certificates.iter().map(certificate).collect() }
+    }
+}
+
+impl From<&ClientNetworks> for file::Networks {
+    fn from(networks: &ClientNetworks) -> Self {
+        let list = |networks: &Networks| networks.iter().map(ToString::to_string).collect();
+        Self {
+            proxy_protocol: list(&networks.proxy_protocol),
+            xclient: list(&networks.xclient),
+            normalize: list(&networks.normalize),
+            undelayed: list(&networks.undelayed),
+        }
+    }
+}
+
 impl From<&Limits> for file::Limits {
     fn from(limits: &Limits) -> Self {
         let count = |value: usize| Some(Count(value as u64));
@@ -66,11 +84,16 @@ impl From<&Limits> for file::Limits {
             idle_timeout: Some(DurationText(limits.idle_timeout)),
             tls_handshake_timeout: Some(DurationText(limits.tls_handshake_timeout)),
             commit_timeout: Some(DurationText(limits.commit_timeout)),
+            greet_delay: Some(DurationText(limits.greet_delay)),
+            proxy_header_timeout: Some(DurationText(limits.proxy_header_timeout)),
+            error_delay: Some(DurationText(limits.error_delay)),
             message_bytes_max: Some(Size(limits.message_bytes_max)),
             recipients_max: count(limits.recipients_max),
             command_line_bytes_max: Some(Size(limits.command_line_bytes_max as u64)),
             text_line_bytes_max: Some(Size(limits.text_line_bytes_max)),
             errors_max: Some(Count(limits.errors_max.into())),
+            errors_undelayed_max: Some(Count(limits.errors_undelayed_max.into())),
+            messages_per_session_max: Some(Count(limits.messages_per_session_max.into())),
             connections_max: count(limits.connections_max),
             connections_per_client_max: count(limits.connections_per_client_max),
             accept_burst_max: count(limits.accept_burst_max),
@@ -89,14 +112,21 @@ impl From<&SpoolConfig> for file::Spool {
     }
 }
 
-impl From<&DeliveryConfig> for file::Delivery {
-    fn from(delivery: &DeliveryConfig) -> Self {
-        let (kind, path) = match delivery {
-            DeliveryConfig::Maildir { path } => (DeliveryKind::Maildir, Some(path_text(path))),
-            DeliveryConfig::Discard => (DeliveryKind::Discard, None),
-        };
-        Self { kind: Some(kind), path, address: None }
-    }
+/// The extensions shown are all of the target's, those included that its kind is known for.
+fn delivery(delivery: &DeliveryConfig, target: TargetExtensions) -> file::Delivery {
+    let (kind, path) = match delivery {
+        DeliveryConfig::Maildir { path } => (DeliveryKind::Maildir, Some(path_text(path))),
+        DeliveryConfig::Discard => (DeliveryKind::Discard, None),
+    };
+    let TargetExtensions { smtputf8, binarymime, dsn, requiretls } = target;
+    let extensions = [
+        (smtputf8, Extension::SmtpUtf8),
+        (binarymime, Extension::BinaryMime),
+        (dsn, Extension::Dsn),
+        (requiretls, Extension::RequireTls),
+    ];
+    let extensions = extensions.into_iter().filter_map(|(kept, name)| kept.then_some(name));
+    file::Delivery { kind: Some(kind), path, address: None, extensions: extensions.collect() }
 }
 
 /// TOML is UTF-8; a path that is not loses what cannot be shown.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{Count, DurationText, Size, Workers};
 use super::{SteeringMode, TlsMode, XdpMode};
+use crate::smtp::dialect::Dialect;
 
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
@@ -20,6 +21,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) recipients: Recipients,
     #[serde(default)]
+    pub(super) networks: Networks,
+    #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
     pub(super) spool: Spool,
@@ -32,10 +35,11 @@ pub(super) struct File {
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, expecting = "a table with address and tls")]
+#[serde(deny_unknown_fields, expecting = "a table with address, tls and protocol")]
 pub(super) struct Listener {
     pub(super) address: Option<String>,
     pub(super) tls: Option<TlsMode>,
+    pub(super) protocol: Option<Dialect>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -58,6 +62,20 @@ pub(super) struct Recipients {
     pub(super) domains: Option<Vec<String>>,
 }
 
+/// Addresses and networks as text. Meaning of each: [`ClientNetworks`](crate::policy::ClientNetworks).
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Networks {
+    #[serde(default)]
+    pub(super) proxy_protocol: Vec<String>,
+    #[serde(default)]
+    pub(super) xclient: Vec<String>,
+    #[serde(default)]
+    pub(super) normalize: Vec<String>,
+    #[serde(default)]
+    pub(super) undelayed: Vec<String>,
+}
+
 /// Meaning, unit and default of each: [`config::Limits`](super::Limits).
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
@@ -65,11 +83,16 @@ pub(super) struct Limits {
     pub(super) idle_timeout: Option<DurationText>,
     pub(super) tls_handshake_timeout: Option<DurationText>,
     pub(super) commit_timeout: Option<DurationText>,
+    pub(super) greet_delay: Option<DurationText>,
+    pub(super) proxy_header_timeout: Option<DurationText>,
+    pub(super) error_delay: Option<DurationText>,
     pub(super) message_bytes_max: Option<Size>,
     pub(super) recipients_max: Option<Count>,
     pub(super) command_line_bytes_max: Option<Size>,
     pub(super) text_line_bytes_max: Option<Size>,
     pub(super) errors_max: Option<Count>,
+    pub(super) errors_undelayed_max: Option<Count>,
+    pub(super) messages_per_session_max: Option<Count>,
     pub(super) connections_max: Option<Count>,
     pub(super) connections_per_client_max: Option<Count>,
     pub(super) accept_burst_max: Option<Count>,
@@ -91,6 +114,8 @@ pub(super) struct Delivery {
     pub(super) kind: Option<DeliveryKind>,
     pub(super) path: Option<String>,
     pub(super) address: Option<String>,
+    #[serde(default)]
+    pub(super) extensions: Vec<Extension>,
 }
 
 /// Kinds that the file may name; `resolve` says which this version has.
@@ -102,6 +127,16 @@ pub(super) enum DeliveryKind {
     Smtp,
     Jetstream,
     Discard,
+}
+
+/// SMTP extensions that the system behind may be said to keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Extension {
+    SmtpUtf8,
+    BinaryMime,
+    Dsn,
+    RequireTls,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]

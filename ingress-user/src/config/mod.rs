@@ -21,7 +21,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::ConfigError;
-use crate::policy::RecipientDomains;
+use crate::policy::{ClientNetworks, RecipientDomains, TargetExtensions};
+use crate::smtp::dialect::Dialect;
 
 /// The resolved configuration: every value checked, every default filled in.
 #[derive(Debug, Clone)]
@@ -35,9 +36,12 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     pub tls: TlsConfig,
     pub recipients: RecipientDomains,
+    pub networks: ClientNetworks,
     pub limits: Limits,
     pub spool: SpoolConfig,
     pub delivery: DeliveryConfig,
+    /// What the system behind `delivery` can do: what its kind is known to, and what the file adds.
+    pub target: TargetExtensions,
     pub xdp: XdpConfig,
     pub control: ControlConfig,
 }
@@ -46,6 +50,7 @@ pub struct Config {
 pub struct ListenerConfig {
     pub address: SocketAddr,
     pub tls: TlsMode,
+    pub dialect: Dialect,
 }
 
 /// When a listener speaks TLS.
@@ -92,6 +97,14 @@ pub struct Limits {
     pub tls_handshake_timeout: Duration,
     /// Wait for the spool before the client is told 451. Default 300 s (RFC 5321 4.5.3.2.6: the client waits 10 minutes).
     pub commit_timeout: Duration,
+    /// Pause before the greeting; a client that talks in it is an early talker. Default 0 s, off: every honest sender
+    /// would wait that long too.
+    pub greet_delay: Duration,
+    /// Wait for the whole PROXY protocol header of a load balancer, which sends it at once. Default 5 s.
+    pub proxy_header_timeout: Duration,
+    /// Pause before the reply to a refused command, once a session has had `errors_undelayed_max` of them. Default 1 s;
+    /// 0 s is off.
+    pub error_delay: Duration,
     /// Announced as SIZE (RFC 1870). Default 50 MiB.
     pub message_bytes_max: u64,
     /// Accepted RCPT commands in one transaction. Default 1,000 (RFC 5321 4.5.3.1.8: at least 100).
@@ -103,6 +116,11 @@ pub struct Limits {
     pub text_line_bytes_max: u64,
     /// Refused commands in one session before 421. Default 20.
     pub errors_max: u32,
+    /// Refused commands in one session that are answered at once; the ones after them wait `error_delay`. Default 10,
+    /// as Postfix's smtpd_soft_error_limit.
+    pub errors_undelayed_max: u32,
+    /// Transactions in one session. Default 10,000; announced as LIMITS MAILMAX (RFC 9422).
+    pub messages_per_session_max: u32,
     /// Connections of all workers together. Default 10,000.
     pub connections_max: usize,
     /// Connections of one client address. Default 50.

@@ -33,7 +33,14 @@ fn the_least_file_gets_every_default() {
     assert_eq!(config.limits.idle_timeout, Duration::from_secs(300));
     assert_eq!(config.state_dir, Path::new("/var/lib/ingress"));
     assert_eq!(config.control.socket, Path::new("/var/lib/ingress/control.sock"));
+    assert_eq!(config.limits.greet_delay, Duration::ZERO);
+    assert_eq!(config.limits.proxy_header_timeout, Duration::from_secs(5));
+    assert_eq!(config.limits.error_delay, Duration::from_secs(1));
+    assert_eq!(config.limits.errors_undelayed_max, 10);
+    assert_eq!(config.limits.messages_per_session_max, 10_000);
     assert_eq!(config.listeners[0].tls, TlsMode::StartTls);
+    assert_eq!(config.listeners[0].dialect, Dialect::Smtp);
+    assert_eq!(config.networks, ClientNetworks::default());
     assert!(!config.worker_cpus.is_empty());
     assert_eq!(config.delivery, DeliveryConfig::Discard);
 }
@@ -59,6 +66,30 @@ fn each_error_names_line_key_and_what_was_expected() {
         (
             "[limits]\nidle_timeout = \"0s\"",
             "f:2: [limits] idle_timeout = \"0s\": expected from \"1ms\" to \"1d\"",
+        ),
+        (
+            "[limits]\nproxy_header_timeout = \"0s\"",
+            "f:2: [limits] proxy_header_timeout = \"0s\": expected from \"1ms\" to \"1d\"",
+        ),
+        (
+            "[limits]\ngreet_delay = \"61s\"",
+            "f:2: [limits] greet_delay = \"61s\": expected from \"0ms\" to \"1m\"",
+        ),
+        (
+            "[limits]\nerror_delay = \"2m\"",
+            "f:2: [limits] error_delay = \"2m\": expected from \"0ms\" to \"1m\"",
+        ),
+        (
+            "[limits]\nerrors_undelayed_max = 1000001",
+            "f:2: [limits] errors_undelayed_max = 1000001: expected from 0 to 1000000",
+        ),
+        (
+            "[limits]\nmessages_per_session_max = 1000000",
+            "f:2: [limits] messages_per_session_max = 1000000: expected from 1 to 999999",
+        ),
+        (
+            "[limits]\nrecipients_max = 1000000",
+            "f:2: [limits] recipients_max = 1000000: expected from 1 to 999999",
         ),
         (
             "[limits]\nmessage_bytes_max = \"1XB\"",
@@ -99,6 +130,35 @@ fn each_error_names_line_key_and_what_was_expected() {
         (
             "[[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"ssl\"",
             "f:3: [[listener]] tls = \"ssl\": expected one of \"off\", \"starttls\", \"implicit\"",
+        ),
+        (
+            "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"",
+            "f:3: [[listener]] protocol = \"http\": expected \"smtp\" or \"lmtp\"",
+        ),
+        (
+            "[[listener]]\naddress = \"[::]:25\"\nprotocol = \"lmtp\"",
+            "f:3: [[listener]] protocol = \"lmtp\": expected \"smtp\", since LMTP must not be used on port 25 (RFC 2033 section 5)",
+        ),
+        (
+            "[networks]\nxclient = \"192.0.2.1\"",
+            "f:2: [networks] xclient = \"192.0.2.1\": expected a list",
+        ),
+        ("[networks]\nxclient = [5]", "f:2: [networks] xclient[0] = 5: expected a string"),
+        (
+            "[networks]\nproxy_protocol = [\"192.0.2.1\", \"localhost\"]",
+            "f:2: [networks] proxy_protocol[1] = \"localhost\": expected an IP address or a network, such as \"192.0.2.0/24\"",
+        ),
+        (
+            "[networks]\nnormalize = [\"192.0.2.0/33\"]",
+            "f:2: [networks] normalize[0] = \"192.0.2.0/33\": expected an IP address or a network",
+        ),
+        (
+            "[networks]\nundelayed = [\n\"192.0.2.77/26\"]",
+            "f:3: [networks] undelayed[0] = \"192.0.2.77/26\": expected the network \"192.0.2.64/26\" or the address \"192.0.2.77\"",
+        ),
+        (
+            "[networks]\nundelayed = [\"2001:db8::1/32\"]",
+            "f:2: [networks] undelayed[0] = \"2001:db8::1/32\": expected the network \"2001:db8::/32\" or",
         ),
         (
             "[[listener]]\naddress = \"[::]:25\"\n[[listener]]\naddress = \"[::]:25\"",
@@ -143,7 +203,7 @@ fn an_unknown_key_is_named_with_the_nearest_known_one() {
     assert_eq!(
         error_of("hostnme = \"a\""),
         "f:1: hostnme: unknown key, expected one of hostname, state_dir, workers, listener, tls, \
-         recipients, limits, spool, delivery, xdp, control (did you mean hostname?)"
+         recipients, networks, limits, spool, delivery, xdp, control (did you mean hostname?)"
     );
     let error = error_of("[limits]\n# note\nidle_timout = \"1s\"");
     assert!(
@@ -151,7 +211,10 @@ fn an_unknown_key_is_named_with_the_nearest_known_one() {
     );
     assert!(error.ends_with(" (did you mean idle_timeout?)"), "{error}");
     let error = error_of("[[listener]]\naddress = \"127.0.0.1:0\"\nport = 25");
-    assert_eq!(error, "f:3: [[listener]] port: unknown key, expected one of address, tls");
+    assert_eq!(
+        error,
+        "f:3: [[listener]] port: unknown key, expected one of address, tls, protocol"
+    );
     let error = error_of("[limit]\nidle_timeout = \"1s\"");
     assert!(error.starts_with("f:1: limit: unknown key, expected one of hostname, "), "{error}");
     let error = error_of("[tls]\ncertificates = [ { chian = \"a\" } ]");
@@ -243,8 +306,89 @@ fn recipients_are_domains_or_the_star_alone() {
     assert_eq!(with("\"*\"").unwrap().recipients, RecipientDomains::Any);
     assert!(with("\"*\", \"a.example\"").unwrap_err().contains("not both"));
     assert!(with("").unwrap_err().contains("f:5: [recipients] domains = []: expected a list"));
-    let error = with("\"a.example\", \"bücher.example\"").unwrap_err();
-    assert!(error.starts_with("f:5: [recipients] domains[1] = \"bücher.example\""), "{error}");
+    let error = with("\"a.example\", \"bü_cher.example\"").unwrap_err();
+    assert!(error.starts_with("f:5: [recipients] domains[1] = \"bü_cher.example\""), "{error}");
+}
+
+#[test]
+fn a_domain_in_another_script_is_kept_and_shown_as_mail_carries_it() {
+    let text = MINIMAL.replace("example.net", "Bücher.example");
+    let config = parse(&text).unwrap();
+    assert_eq!(config.recipients, RecipientDomains::listed(["xn--bcher-kva.example"]));
+    assert!(config.to_string().contains("domains = [\"xn--bcher-kva.example\"]"), "{config}");
+}
+
+#[test]
+fn lmtp_is_for_every_port_but_25() {
+    let with = |port| {
+        let listener = format!("address = \"127.0.0.1:{port}\"\nprotocol = \"lmtp\"");
+        parse(&MINIMAL.replace("address = \"127.0.0.1:0\"", &listener))
+    };
+    for port in [0, 24, 26, 2525] {
+        assert_eq!(with(port).unwrap().listeners[0].dialect, Dialect::Lmtp, "{port}");
+    }
+    with(25).unwrap_err();
+}
+
+#[test]
+fn a_delay_may_be_nothing_and_so_may_the_errors_before_it() {
+    let limits =
+        "[limits]\ngreet_delay = \"60s\"\nerror_delay = \"0s\"\nerrors_undelayed_max = 0\n";
+    let limits = parse(&format!("{MINIMAL}{limits}")).unwrap().limits;
+    assert_eq!(limits.greet_delay, Duration::from_secs(60));
+    assert_eq!(limits.error_delay, Duration::ZERO);
+    assert_eq!(limits.errors_undelayed_max, 0);
+}
+
+#[test]
+fn each_list_of_networks_is_for_itself() {
+    let lists = r#"[networks]
+proxy_protocol = ["192.0.2.1"]
+xclient = ["2001:db8::/32"]
+normalize = ["192.0.2.2/32", "198.51.100.0/24"]
+undelayed = ["::ffff:203.0.113.0/120"]
+"#;
+    let networks = parse(&format!("{MINIMAL}{lists}")).unwrap().networks;
+    let of = |address: &str| {
+        let address = address.parse().unwrap();
+        let ClientNetworks { proxy_protocol, xclient, normalize, undelayed } = &networks;
+        [proxy_protocol, xclient, normalize, undelayed].map(|list| list.contains(address))
+    };
+    assert_eq!(of("192.0.2.1"), [true, false, false, false]);
+    assert_eq!(of("2001:db8:5::1"), [false, true, false, false]);
+    assert_eq!(of("198.51.100.255"), [false, false, true, false]);
+    assert_eq!(of("203.0.113.9"), [false, false, false, true]);
+    assert_eq!(of("192.0.2.3"), [false; 4]);
+}
+
+#[test]
+fn a_list_of_networks_has_an_end() {
+    let with = |count: usize| {
+        let list = vec!["\"192.0.2.1\""; count].join(",");
+        parse(&format!("{MINIMAL}[networks]\nxclient = [{list}]\n"))
+    };
+    assert_eq!(with(1_024).unwrap().networks.xclient.iter().count(), 1_024);
+    let error = with(1_025).unwrap_err();
+    assert!(error.starts_with("f:9: [networks] xclient = [\"192.0.2.1\","), "{error}");
+    assert!(error.ends_with("expected at most 1024 networks, not 1025"), "{error}");
+}
+
+#[test]
+fn the_target_keeps_what_its_kind_is_known_for_and_what_the_file_adds() {
+    let with = |kind: &str, more: &str| {
+        let delivery = format!("kind = \"{kind}\"\npath = \"m\"\n{more}");
+        parse(&MINIMAL.replace("kind = \"discard\"", &delivery)).map(|config| config.target)
+    };
+    let all = TargetExtensions { smtputf8: true, binarymime: true, dsn: true, requiretls: true };
+    let maildir = TargetExtensions { dsn: false, ..all };
+    assert_eq!(with("maildir", ""), Ok(maildir));
+    assert_eq!(with("maildir", "extensions = [\"smtputf8\"]"), Ok(maildir));
+    assert_eq!(with("maildir", "extensions = [\"dsn\"]"), Ok(all));
+    assert_eq!(with("discard", ""), Ok(all));
+    assert_eq!(
+        with("maildir", "extensions = [\"dsn\", \"vrfy\"]").unwrap_err(),
+        "f:9: [delivery] extensions[1] = \"vrfy\": expected one of \"smtputf8\", \"binarymime\", \"dsn\", \"requiretls\""
+    );
 }
 
 #[test]
@@ -300,14 +444,22 @@ tls = "off"
 [[listener]]
 address = "127.0.0.1:465"
 tls = "implicit"
+[[listener]]
+address = "127.0.0.1:24"
+protocol = "lmtp"
 [recipients]
-domains = ["b.example", "A.example"]
+domains = ["b.example", "A.example", "bücher.example"]
+[networks]
+proxy_protocol = ["192.0.2.1", "2001:db8::/32"]
+xclient = ["::ffff:192.0.2.2"]
 [limits]
 idle_timeout = "1500ms"
+error_delay = "0s"
 message_bytes_max = 1000
 [delivery]
 kind = "maildir"
 path = "mail \"box\""
+extensions = ["dsn"]
 [xdp]
 interfaces = ["eth0", "lo"]
 [control]
@@ -318,5 +470,14 @@ metrics = "127.0.0.1:9125"
         let again = parse(&shown).unwrap_or_else(|error| panic!("{error}\n{shown}")).to_string();
         assert_eq!(shown, again);
         assert!(shown.contains("idle_timeout = "), "{shown}");
+    }
+    let shown = parse(text).unwrap().to_string();
+    for part in [
+        "protocol = \"lmtp\"",
+        "xclient = [\"192.0.2.2/32\"]",
+        "extensions = [",
+        "error_delay = \"0ms\"",
+    ] {
+        assert!(shown.contains(part), "{part}\n{shown}");
     }
 }

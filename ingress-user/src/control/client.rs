@@ -2,11 +2,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 
 /// A daemon that does not answer in this time is stuck: it only reads counters.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,15 +37,56 @@ pub async fn fetch_status(socket: &Path) -> Result<String, ClientError> {
     }
 }
 
+/// Follows the sessions of clients in `network`; `show` gets whole lines as they come. Returns when the daemon ends, or with
+/// what `show` fails with.
+pub async fn follow_trace<E: From<ClientError>>(
+    socket: &Path,
+    network: IpNet,
+    mut show: impl FnMut(&str) -> Result<(), E>,
+) -> Result<(), E> {
+    let unusable = |reason: String| ClientError::Unusable { socket: socket.to_owned(), reason };
+    let mut exchange = Exchange::begin(socket, &format!("/trace?network={network}")).await?;
+    while let Some(piece) = exchange.next_piece().await {
+        let piece = piece.map_err(|error| unusable(error.to_string()))?;
+        // The daemon sends whole lines of ASCII in each piece.
+        show(&String::from_utf8_lossy(&piece))?;
+    }
+    Ok(())
+}
+
 async fn fetch(socket: &Path, target: &str) -> Result<String, ClientError> {
     let unusable = |reason: String| ClientError::Unusable { socket: socket.to_owned(), reason };
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|source| ClientError::NoDaemon { socket: socket.to_owned(), source })?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| unusable(error.to_string()))?;
-    let exchange = async {
+    let mut exchange = Exchange::begin(socket, target).await?;
+    let mut bytes = Vec::new();
+    while let Some(piece) = exchange.next_piece().await {
+        bytes.extend_from_slice(&piece.map_err(|error| unusable(error.to_string()))?);
+        if bytes.len() > ANSWER_BYTES_MAX {
+            return Err(unusable(format!("it is longer than {ANSWER_BYTES_MAX} bytes")));
+        }
+    }
+    String::from_utf8(bytes).map_err(|error| unusable(error.to_string()))
+}
+
+/// One request under way.
+struct Exchange {
+    body: Incoming,
+    /// Moves the octets; it ends with the exchange.
+    connection: JoinHandle<()>,
+}
+
+impl Exchange {
+    async fn begin(socket: &Path, target: &str) -> Result<Self, ClientError> {
+        let unusable = |reason: String| ClientError::Unusable { socket: socket.to_owned(), reason };
+        let stream = UnixStream::connect(socket)
+            .await
+            .map_err(|source| ClientError::NoDaemon { socket: socket.to_owned(), source })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| unusable(error.to_string()))?;
+        let connection = tokio::spawn(async {
+            // A failure shows in the body too.
+            let _ended = connection.await;
+        });
         let request = Request::get(target)
             .header(hyper::header::HOST, "ingress")
             .body(Empty::<Bytes>::new())
@@ -54,17 +97,25 @@ async fn fetch(socket: &Path, target: &str) -> Result<String, ClientError> {
         if status != StatusCode::OK {
             return Err(ClientError::Refused { socket: socket.to_owned(), status });
         }
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-        let bytes = body.collect().await.map_err(|error| unusable(error.to_string()))?.to_bytes();
-        String::from_utf8(bytes.into()).map_err(|error| unusable(error.to_string()))
-    };
-    // The connection moves the octets; it ends by itself only after the exchange has.
-    let drive = async {
-        let _ended = connection.await;
-        std::future::pending().await
-    };
-    tokio::select! {
-        answer = exchange => answer,
-        never = drive => never,
+        Ok(Self { body: response.into_body(), connection })
+    }
+
+    /// Octets of the answer; `None` at its end.
+    async fn next_piece(&mut self) -> Option<hyper::Result<Bytes>> {
+        loop {
+            match self.body.frame().await? {
+                Ok(frame) => match frame.into_data() {
+                    Ok(data) => return Some(Ok(data)),
+                    Err(_trailers) => {}
+                },
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.connection.abort();
     }
 }

@@ -14,17 +14,17 @@ use tokio::time::{Sleep, sleep};
 
 /// Connections served at once by one listener. More wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 32;
-/// From accept to the end, kept alive or stuck. Scrapers connect anew.
-const LIFETIME_MAX: Duration = Duration::from_secs(60);
 
 pub(super) struct Limited<L> {
     inner: L,
+    /// From accept to the end, kept alive or stuck.
+    lifetime_max: Duration,
     permits: Arc<Semaphore>,
 }
 
 impl<L> Limited<L> {
-    pub(super) fn new(inner: L) -> Self {
-        Self { inner, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    pub(super) fn new(inner: L, lifetime_max: Duration) -> Self {
+        Self { inner, lifetime_max, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
     }
 }
 
@@ -35,7 +35,7 @@ impl<L: Listener> Listener for Limited<L> {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         let (io, address) = self.inner.accept().await;
-        (Connection { io, end: Box::pin(sleep(LIFETIME_MAX)), _permit: permit }, address)
+        (Connection { io, end: Box::pin(sleep(self.lifetime_max)), _permit: permit }, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -101,7 +101,7 @@ mod tests {
     async fn one_more_connection_waits_until_another_ends() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut limited = Limited::new(listener);
+        let mut limited = Limited::new(listener, Duration::from_secs(60));
         let (mut clients, mut served) = (Vec::new(), Vec::new());
         for _ in 0..CONNECTIONS_MAX {
             clients.push(TcpStream::connect(address).await.unwrap());
@@ -118,7 +118,7 @@ mod tests {
     async fn a_connection_past_its_end_fails_to_read() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut limited = Limited::new(listener);
+        let mut limited = Limited::new(listener, Duration::from_secs(60));
         let _client = TcpStream::connect(address).await.unwrap();
         let (mut connection, _) = limited.accept().await;
         connection.end = Box::pin(sleep(Duration::ZERO));

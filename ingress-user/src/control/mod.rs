@@ -7,8 +7,9 @@ mod prometheus;
 mod server;
 mod status;
 mod text;
+mod trace;
 
-pub use client::{ClientError, fetch_status};
+pub use client::{ClientError, fetch_status, follow_trace};
 pub use server::{Bound, ControlError, bind};
 pub use status::{
     ListenerStatus, Status, StatusSource, WorkerStatus, XdpInterfaceStatus, XdpQueueStatus,

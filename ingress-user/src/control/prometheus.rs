@@ -57,6 +57,8 @@ impl Collector for Scrape {
             let values = workers.iter().map(|(cpu, values)| (cpu.as_str(), values[index].1));
             family(encoder, *description, "cpu", values)?;
         }
+        let closed = source.metrics.sessions_closed();
+        family(encoder, names::SESSIONS_CLOSED, "reason", closed.map(|(why, n)| (why.label(), n)))?;
         for (description, value) in spool_values(&source.metrics.spool) {
             single(encoder, description, value)?;
         }
@@ -87,6 +89,8 @@ fn worker_values(worker: &WorkerMetrics) -> [(Description, u64); 12] {
         messages_refused,
         bytes_accepted,
         commands_refused,
+        // By reason, not by worker.
+        sessions_closed: _,
         tls_handshakes_completed,
         tls_handshakes_failed,
         buffers_lent,
@@ -184,6 +188,7 @@ mod tests {
         for line in [
             "ingress_connections_total{cpu=\"3\"} 2",
             "ingress_messages_delivered_total 3",
+            "ingress_sessions_closed_total{reason=\"early_talker\"} 1",
             "ingress_spool_pending 4",
             "ingress_xdp_packets_total{verdict=\"steer\"} 22",
             "ingress_xdp_queue_packets_total{queue=\"1\"} 33",

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -15,8 +16,16 @@ use axum::{Json, Router};
 use super::limited::Limited;
 use super::prometheus::{CONTENT_TYPE, Exporter};
 use super::status::{Status, StatusSource};
+use super::trace;
 use crate::config::ControlConfig;
 use crate::worker::clock::Now;
+use crate::worker::watch::WatchList;
+
+/// Longest life of a connection to the metrics endpoint. Scrapers connect anew.
+const METRICS_LIFETIME_MAX: Duration = Duration::from_secs(60);
+
+/// Longest life of a connection to the admin socket, and so of a live trace.
+const ADMIN_LIFETIME_MAX: Duration = Duration::from_secs(3600);
 
 /// Owner and group talk to the daemon; nobody else.
 const SOCKET_MODE: u32 = 0o660;
@@ -75,11 +84,12 @@ impl Bound {
     pub async fn serve(
         self,
         source: Arc<StatusSource>,
+        watches: WatchList,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ControlError> {
         let Self { socket, listener, metrics } = self;
         let exporter = Arc::new(Exporter::new(Arc::clone(&source)));
-        let admin = serve_admin(&socket.0, listener, source);
+        let admin = serve_admin(&socket.0, listener, source, watches);
         let metrics = async {
             match metrics {
                 Some((address, listener)) => serve_metrics(address, listener, exporter).await,
@@ -98,11 +108,15 @@ async fn serve_admin(
     path: &Path,
     listener: UnixListener,
     source: Arc<StatusSource>,
+    watches: WatchList,
 ) -> Result<(), ControlError> {
     let serve = async {
         let listener = tokio::net::UnixListener::from_std(listener)?;
-        let router = Router::new().route("/status", get(status)).with_state(source);
-        axum::serve(Limited::new(listener), router).await
+        let router = Router::new()
+            .route("/status", get(status))
+            .with_state(source)
+            .merge(trace::router(watches));
+        axum::serve(Limited::new(listener, ADMIN_LIFETIME_MAX), router).await
     };
     serve.await.map_err(|source| ControlError::Socket { path: path.to_owned(), source })
 }
@@ -115,7 +129,7 @@ async fn serve_metrics(
     let serve = async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let router = Router::new().route("/metrics", get(metrics)).with_state(exporter);
-        axum::serve(Limited::new(listener), router).await
+        axum::serve(Limited::new(listener, METRICS_LIFETIME_MAX), router).await
     };
     serve.await.map_err(|source| ControlError::Metrics { address, source })
 }
@@ -227,7 +241,7 @@ mod tests {
         let metrics_address = bound.metrics_address().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let server = tokio::spawn(bound.serve(Arc::new(source()), stopped));
+        let server = tokio::spawn(bound.serve(Arc::new(source()), WatchList::default(), stopped));
 
         let json = fetch_status(&path).await.unwrap();
         let status: Status = serde_json::from_str(&json).unwrap();

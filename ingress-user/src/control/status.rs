@@ -52,6 +52,12 @@ impl StatusSource {
                 delivered: metrics.delivery.delivered.value(),
                 deferred: metrics.delivery.deferred.value(),
             },
+            sessions: SessionsStatus {
+                closed: metrics
+                    .sessions_closed()
+                    .map(|(why, count)| (why.label().to_owned(), count))
+                    .collect(),
+            },
             tls: TlsStatus {
                 handshakes_completed: sum(|worker| worker.tls_handshakes_completed.value()),
                 handshakes_failed: sum(|worker| worker.tls_handshakes_failed.value()),
@@ -80,6 +86,7 @@ pub struct Status {
     pub steering: SteeringStatus,
     pub connections: ConnectionsStatus,
     pub messages: MessagesStatus,
+    pub sessions: SessionsStatus,
     pub tls: TlsStatus,
     pub spool: SpoolStatus,
     pub xdp: XdpStatus,
@@ -127,6 +134,12 @@ impl From<&WorkerMetrics> for WorkerStatus {
             buffers_lent: worker.buffers_lent.value(),
         }
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionsStatus {
+    /// Sessions that the server ended, by reason.
+    pub closed: BTreeMap<String, u64>,
 }
 
 /// Accepted connections whose SO_INCOMING_CPU was (local) and was not (remote) the worker's CPU.
@@ -199,6 +212,7 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::smtp::reply::Closing;
     use crate::worker::clock::Now;
 
     /// Two workers that have seen something, and one interface.
@@ -209,6 +223,7 @@ pub(super) mod tests {
         metrics.workers[1].connections.add(2);
         metrics.workers[1].steering_remote.add(2);
         metrics.workers[1].messages_accepted.add(7);
+        metrics.workers[1].count_closing(Closing::EarlyTalker);
         metrics.spool.pending.add(4);
         metrics.delivery.delivered.add(3);
         StatusSource {
@@ -247,6 +262,7 @@ pub(super) mod tests {
         assert_eq!(at("/messages/accepted"), 7);
         assert_eq!(at("/messages/delivered"), 3);
         assert_eq!(at("/spool/pending"), 4);
+        assert_eq!(at("/sessions/closed/early_talker"), 1);
         assert_eq!(at("/xdp/interfaces/0/mode"), "native");
         assert_eq!(at("/xdp/verdicts/pass"), 11);
         assert_eq!(at("/uptime_seconds"), 90);

@@ -5,7 +5,9 @@
 //!
 //! ```text
 //! Return-Path: <sender@example.org>          RFC 5321 4.4: made at final delivery
+//! X-Ingress-Mail: RET=HDRS ENVID=QQ314159    where the sender gave such parameters (RFC 3461)
 //! Delivered-To: recipient@example.net        once for each recipient
+//! X-Ingress-Rcpt: NOTIFY=NEVER               of the recipient before it, where it had such parameters
 //! Received: ...
 //! ```
 //!
@@ -29,7 +31,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{DeliverError, Outcome};
-use crate::smtp::envelope::Envelope;
+use crate::smtp::envelope::{Envelope, Notify, Ret};
 use crate::spool::{Message, ReadError, Reader, RecordRef, sync_directory};
 
 /// Octets of host name in a file name; NAME_MAX is 255 for all of it.
@@ -112,11 +114,31 @@ fn write_file(path: &Path, message: &Message) -> Result<(), DeliverError> {
 
 /// Addresses come from SMTP commands and hold no line end, so no recipient can add a header line.
 fn write_head(envelope: &Envelope, output: &mut impl Write) -> io::Result<()> {
-    write!(output, "Return-Path: <{}>\r\n", envelope.reverse_path)?;
-    for recipient in &envelope.recipients {
-        write!(output, "Delivered-To: {recipient}\r\n")?;
+    write!(output, "Return-Path: <{}>\r\n", envelope.reverse_path())?;
+    let ret = envelope.ret.map(|ret| match ret {
+        Ret::Full => "RET=FULL".to_owned(),
+        Ret::Headers => "RET=HDRS".to_owned(),
+    });
+    let id = envelope.envelope_id().map(|id| format!("ENVID={id}"));
+    write_parameters("X-Ingress-Mail", [ret, id], output)?;
+    for recipient in envelope.recipients() {
+        write!(output, "Delivered-To: {}\r\n", recipient.path)?;
+        let notify = (recipient.notify != Notify::UNSPECIFIED)
+            .then(|| format!("NOTIFY={}", recipient.notify));
+        let original = recipient.original.map(|original| format!("ORCPT={original}"));
+        write_parameters("X-Ingress-Rcpt", [notify, original], output)?;
     }
     Ok(())
+}
+
+/// A header field with those of the two parameters that were given; no field where none was.
+fn write_parameters(
+    field: &str,
+    parameters: [Option<String>; 2],
+    output: &mut impl Write,
+) -> io::Result<()> {
+    let given: Vec<String> = parameters.into_iter().flatten().collect();
+    if given.is_empty() { Ok(()) } else { write!(output, "{field}: {}\r\n", given.join(" ")) }
 }
 
 /// `/` and `:` are written as the Maildir convention has it; nothing else that could trouble a file name is kept.

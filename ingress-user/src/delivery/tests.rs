@@ -9,7 +9,7 @@ use tokio::time::advance;
 
 use super::*;
 use crate::config::SpoolConfig;
-use crate::smtp::envelope::{BodyType, Envelope, Protocol};
+use crate::smtp::envelope::Envelope;
 use crate::spool::{BodyEncoding, Completion, CompletionSink, QueueId, Spool, Submission, Ticket};
 use crate::worker::buffers::{Buffer, Chunk};
 use crate::worker::clock::Now;
@@ -58,19 +58,13 @@ impl Bench {
         let mut buffer = Buffer::standalone();
         buffer.bytes_mut()[..stuffed.len()].copy_from_slice(&stuffed);
         let chunk = Chunk::new(buffer, std::iter::once(0..stuffed.len() as u32).collect());
-        let envelope = Envelope {
-            reverse_path: "".into(),
-            recipients: vec!["a@example.net".into(), "b@example.net".into()],
-            client: "192.0.2.1".parse().unwrap(),
-            helo: "client.example".into(),
-            protocol: Protocol::Esmtp,
-            body: BodyType::EightBitMime,
-        };
+        let recipients = ["a@example.net", "b@example.net"];
+        let envelope = Envelope::plain([192, 0, 2, 1].into(), "client.example", "", &recipients);
         let submission = Submission {
             ticket: Ticket { worker: 0, connection: 0 },
             id: QueueId(number),
             accepted_at: 1_700_000_000_000_042,
-            envelope,
+            envelope: Box::new(envelope),
             trace: b"Received: by us\r\n".to_vec(),
             body: vec![chunk],
             encoding: BodyEncoding::DotStuffed,

@@ -4,6 +4,8 @@ pub mod names;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::smtp::reply::Closing;
+
 /// A count that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -61,6 +63,16 @@ impl Metrics {
             delivery: DeliveryMetrics::default(),
         }
     }
+
+    /// Sessions that we ended, by reason, of all workers together.
+    pub fn sessions_closed(&self) -> impl Iterator<Item = (Closing, u64)> + '_ {
+        Closing::ALL.into_iter().map(|why| {
+            let of_worker = |worker: &WorkerMetrics| {
+                worker.sessions_closed.get(why as usize).map_or(0, Counter::value)
+            };
+            (why, self.workers.iter().map(of_worker).sum())
+        })
+    }
 }
 
 /// Counters of one worker. Aligned so that two workers never share a cache line.
@@ -80,6 +92,8 @@ pub struct WorkerMetrics {
     pub messages_refused: Counter,
     pub bytes_accepted: Counter,
     pub commands_refused: Counter,
+    /// Sessions that we ended, by reason, in the order of [`Closing::ALL`].
+    pub sessions_closed: [Counter; Closing::ALL.len()],
     pub tls_handshakes_completed: Counter,
     pub tls_handshakes_failed: Counter,
     pub buffers_lent: Gauge,
@@ -88,6 +102,12 @@ pub struct WorkerMetrics {
 impl WorkerMetrics {
     fn new(cpu: usize) -> Self {
         Self { cpu, ..Self::default() }
+    }
+
+    pub fn count_closing(&self, why: Closing) {
+        if let Some(counter) = self.sessions_closed.get(why as usize) {
+            counter.increment();
+        }
     }
 }
 

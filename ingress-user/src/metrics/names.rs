@@ -37,6 +37,8 @@ pub const MESSAGE_BYTES_ACCEPTED: Description =
     of("ingress_message_bytes_accepted_total", "Octets of accepted messages.");
 pub const COMMANDS_REFUSED: Description =
     of("ingress_commands_refused_total", "SMTP commands answered with an error.");
+pub const SESSIONS_CLOSED: Description =
+    of("ingress_sessions_closed_total", "Sessions that the server ended, by reason.");
 pub const TLS_HANDSHAKES_COMPLETED: Description =
     of("ingress_tls_handshakes_completed_total", "TLS handshakes that succeeded.");
 pub const TLS_HANDSHAKES_FAILED: Description =
@@ -71,7 +73,7 @@ pub const XDP_QUEUE_PACKETS: Description =
     of("ingress_xdp_queue_packets_total", "Packets seen by the XDP program, by RX queue.");
 
 /// All of the above, in the order of the table in README.md.
-pub const ALL: [Description; 25] = [
+pub const ALL: [Description; 26] = [
     BUILD_INFO,
     UPTIME,
     STEERING_TIER,
@@ -87,6 +89,7 @@ pub const ALL: [Description; 25] = [
     TLS_HANDSHAKES_COMPLETED,
     TLS_HANDSHAKES_FAILED,
     BUFFERS_LENT,
+    SESSIONS_CLOSED,
     SPOOL_PENDING,
     SPOOL_SEGMENTS,
     SPOOL_SYNCS,

@@ -1,6 +1,9 @@
-//! Paths of MAIL and RCPT (RFC 5321 4.1.2, 4.1.3): parsed once, never checked again below.
+//! Paths of MAIL and RCPT (RFC 5321 4.1.2, 4.1.3; RFC 6531 3.3): parsed once, never checked again below.
 
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
 /// Octets of a local part (RFC 5321 4.5.3.1.1).
 pub const LOCAL_PART_BYTES_MAX: usize = 64;
@@ -26,6 +29,29 @@ impl<'a> Address<'a> {
         self.domain_at.and_then(|at| self.text.get(at..)).unwrap_or("")
     }
 
+    /// The domain with U-labels as A-labels (RFC 5890), which is how domains are compared.
+    pub fn ascii_domain(&self) -> Cow<'a, str> {
+        let domain = self.domain();
+        if domain.is_ascii() {
+            return Cow::Borrowed(domain);
+        }
+        // `parse_path` has found that it can be converted; what cannot is nobody's domain.
+        to_ascii(domain).unwrap_or_default()
+    }
+
+    /// Whether any octet is above 127, which takes SMTPUTF8 (RFC 6531).
+    pub fn is_ascii(&self) -> bool {
+        self.text.is_ascii()
+    }
+
+    /// Whether the local part asks for a further hop: `user%other@here`, `other!user@here`, `"user@other"@here`. Servers
+    /// that follow such requests relay for anybody.
+    pub fn is_routed(&self) -> bool {
+        let local_end = self.domain_at.map_or(0, |at| at.saturating_sub(1));
+        let local = self.text.get(..local_end).unwrap_or_default();
+        local.contains(['%', '!', '@'])
+    }
+
     /// Whether this is `postmaster` without a domain, which every server must take (RFC 5321 4.5.1).
     pub fn is_bare_postmaster(&self) -> bool {
         self.domain_at.is_none()
@@ -39,7 +65,7 @@ pub enum PathError {
     Syntax,
     LocalPartTooLong,
     DomainTooLong,
-    /// Octets above 127: that takes SMTPUTF8 (RFC 6531).
+    /// Octets above 127 without SMTPUTF8 (RFC 6531).
     NonAscii,
 }
 
@@ -67,9 +93,6 @@ pub fn split_path(text: &str) -> Result<(&str, &str), PathError> {
 
 /// Parses what stands between the angle brackets of RCPT, or of MAIL when it is not empty.
 pub fn parse_path(path: &str) -> Result<Address<'_>, PathError> {
-    if !path.is_ascii() {
-        return Err(PathError::NonAscii);
-    }
     let mailbox = strip_source_route(path)?;
     if mailbox.eq_ignore_ascii_case("postmaster") {
         return Ok(Address { text: mailbox, domain_at: None });
@@ -103,7 +126,8 @@ fn local_part_end(mailbox: &str) -> Result<usize, PathError> {
     }
     let end = mailbox.find('@').ok_or(PathError::Syntax)?;
     let local = mailbox.split_at_checked(end).ok_or(PathError::Syntax)?.0;
-    let atoms_hold = local.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atext));
+    let is_text = |byte| is_atext(byte) || byte > 127;
+    let atoms_hold = local.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_text));
     if atoms_hold { Ok(end) } else { Err(PathError::Syntax) }
 }
 
@@ -115,7 +139,7 @@ fn quoted_string_end(text: &str) -> Result<usize, PathError> {
             b' '..=b'~' if escaped => escaped = false,
             b'\\' => escaped = true,
             b'"' => return Ok(at + 1),
-            b' '..=b'~' => {}
+            b' '..=b'~' | 128.. => {}
             _ => return Err(PathError::Syntax),
         }
     }
@@ -136,6 +160,9 @@ fn check_domain(domain: &str) -> Result<(), PathError> {
         let literal = literal.strip_suffix(']').ok_or(PathError::Syntax)?;
         return if is_address_literal(literal) { Ok(()) } else { Err(PathError::Syntax) };
     }
+    if !domain.is_ascii() {
+        return to_ascii(domain).map(|_ascii| ()).ok_or(PathError::Syntax);
+    }
     let label_holds = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
@@ -143,6 +170,18 @@ fn check_domain(domain: &str) -> Result<(), PathError> {
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     if domain.split('.').all(label_holds) { Ok(()) } else { Err(PathError::Syntax) }
+}
+
+/// A domain with U-labels in A-labels, if it is one (RFC 5891, by UTS 46 as all browsers and mailers do).
+fn to_ascii(domain: &str) -> Option<Cow<'_, str>> {
+    Uts46::new()
+        .to_ascii(
+            domain.as_bytes(),
+            AsciiDenyList::STD3,
+            Hyphens::CheckFirstLast,
+            DnsLength::Verify,
+        )
+        .ok()
 }
 
 /// RFC 5321 4.1.3: `192.0.2.1` or `IPv6:2001:db8::1`. General-address-literals have no registered tag, so none is known.
@@ -227,8 +266,32 @@ mod tests {
     }
 
     #[test]
-    fn non_ascii_is_named_as_such() {
-        assert_eq!(domain_of("üser@example.net"), Err(PathError::NonAscii));
+    fn utf8_stands_in_local_parts_and_u_labels() {
+        let address = parse_path("jürgen@Bücher.example").unwrap();
+        assert_eq!(address.domain(), "Bücher.example");
+        assert_eq!(address.ascii_domain(), "xn--bcher-kva.example");
+        assert!(!address.is_ascii());
+        assert!(parse_path("\"jürgen müller\"@example.net").is_ok());
+        assert!(parse_path("用户@例子.广告").is_ok());
+        for path in ["a@bü_cher.example", "a@-ü.example", "a@ü..example", "a@\u{ad}"] {
+            assert_eq!(domain_of(path), Err(PathError::Syntax), "{path}");
+        }
+        let long = format!("{}@example.net", "ü".repeat(LOCAL_PART_BYTES_MAX / 2 + 1));
+        assert_eq!(domain_of(&long), Err(PathError::LocalPartTooLong));
+    }
+
+    #[test]
+    fn routes_in_local_parts_are_seen() {
+        for (path, routed) in [
+            ("user%other.example@example.net", true),
+            ("other.example!user@example.net", true),
+            ("\"user@other.example\"@example.net", true),
+            ("user@example.net", false),
+            ("\"a b\"@example.net", false),
+            ("postmaster", false),
+        ] {
+            assert_eq!(parse_path(path).unwrap().is_routed(), routed, "{path}");
+        }
     }
 
     #[test]

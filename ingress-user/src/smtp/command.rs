@@ -1,12 +1,13 @@
 //! One command line, parsed into a type.
 
 use super::address::{self, Address, PathError};
-use super::envelope::BodyType;
+use super::parameters::{MailParameters, RcptParameters};
+use super::xclient::Xclient;
 
 /// Octets of a HELO or EHLO argument that are kept; longer ones are refused (a domain has at most 255).
 const HELO_NAME_BYTES_MAX: usize = 255;
 
-/// A command of RFC 5321 4.1.1 or RFC 3207 with its arguments, borrowed from the line.
+/// A command of RFC 5321 4.1.1, RFC 2033, RFC 3030, RFC 3207 or XCLIENT with its arguments, borrowed from the line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command<'a> {
     Helo {
@@ -15,9 +16,18 @@ pub enum Command<'a> {
     Ehlo {
         name: &'a str,
     },
-    Mail(Mail<'a>),
+    /// HELO of LMTP (RFC 2033 section 4.1).
+    Lhlo {
+        name: &'a str,
+    },
+    Mail {
+        /// `None` is the null reverse-path.
+        reverse_path: Option<Address<'a>>,
+        parameters: MailParameters<'a>,
+    },
     Rcpt {
         path: Address<'a>,
+        parameters: RcptParameters<'a>,
     },
     Data,
     /// A chunk of the message stands right behind the line (RFC 3030).
@@ -31,17 +41,7 @@ pub enum Command<'a> {
     Help,
     Quit,
     StartTls,
-}
-
-/// Arguments of MAIL.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Mail<'a> {
-    /// `None` is the null reverse-path.
-    pub reverse_path: Option<Address<'a>>,
-    /// SIZE= (RFC 1870), octets.
-    pub size: Option<u64>,
-    /// BODY= (RFC 6152).
-    pub body: BodyType,
+    Xclient(Xclient),
 }
 
 /// Why a line is not a command.
@@ -51,8 +51,10 @@ pub enum CommandError {
     Unknown,
     /// A known command that is not offered here (RFC 5321 4.2.4).
     NotImplemented,
-    /// Control characters or octets above 127 where none belong.
+    /// Control characters, or octets that are no UTF-8.
     Syntax,
+    /// NUL, which ends a text for too many programs behind us.
+    Nul,
     /// The argument is missing, or there is one where none belongs.
     Argument,
     Path(PathError),
@@ -67,8 +69,11 @@ pub enum CommandError {
 impl<'a> Command<'a> {
     /// Parses a line without its CRLF.
     pub fn parse(line: &'a [u8]) -> Result<Self, CommandError> {
+        if memchr::memchr(0, line).is_some() {
+            return Err(CommandError::Nul);
+        }
         let line = std::str::from_utf8(line).map_err(|_invalid| CommandError::Syntax)?;
-        if line.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
+        if has_control_character(line) {
             return Err(CommandError::Syntax);
         }
         let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
@@ -79,11 +84,9 @@ impl<'a> Command<'a> {
                 return parse(argument);
             }
         }
-        let known = ["EXPN", "TURN", "ETRN", "AUTH", "SEND", "SOML", "SAML"];
-        Err(if known.iter().any(|name| verb.eq_ignore_ascii_case(name)) {
-            CommandError::NotImplemented
-        } else {
-            CommandError::Unknown
+        Err(match known_verb(verb.as_bytes()) {
+            Some(_) => CommandError::NotImplemented,
+            None => CommandError::Unknown,
         })
     }
 }
@@ -91,7 +94,7 @@ impl<'a> Command<'a> {
 type ArgumentParser = for<'a> fn(&'a str) -> Result<Command<'a>, CommandError>;
 
 /// In the order of their frequency on an MX.
-const COMMANDS: [(&str, ArgumentParser); 12] = [
+const COMMANDS: [(&str, ArgumentParser); 14] = [
     ("RCPT", parse_rcpt),
     ("MAIL", parse_mail),
     ("DATA", |argument| no_argument(argument, Command::Data)),
@@ -104,7 +107,29 @@ const COMMANDS: [(&str, ArgumentParser); 12] = [
     ("NOOP", |_ignored| Ok(Command::Noop)),
     ("VRFY", |argument| some_argument(argument, Command::Vrfy)),
     ("HELP", |_ignored| Ok(Command::Help)),
+    ("LHLO", |argument| helo_name(argument).map(|name| Command::Lhlo { name })),
+    ("XCLIENT", |argument| Xclient::parse(argument).map(Command::Xclient)),
 ];
+
+/// Verbs of RFC 5321 and its kin that are understood and not offered.
+const NOT_OFFERED: [&str; 7] = ["EXPN", "TURN", "ETRN", "AUTH", "SEND", "SOML", "SAML"];
+
+/// The verb of a line, if it is one that a client may rightly send: what else stands there may be anything, even a piece of
+/// a message.
+pub fn known_verb(line: &[u8]) -> Option<&'static str> {
+    let verb = line.split(|&byte| matches!(byte, b' ' | b'\t' | b'\r')).next().unwrap_or_default();
+    let known = COMMANDS.iter().map(|(name, _)| *name).chain(NOT_OFFERED);
+    known.into_iter().find(|name| verb.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// A tab is let through: it stands for a blank with some clients.
+fn has_control_character(line: &str) -> bool {
+    if line.is_ascii() {
+        line.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t')
+    } else {
+        line.chars().any(|c| c.is_control() && c != '\t')
+    }
+}
 
 fn no_argument<'a>(argument: &str, command: Command<'a>) -> Result<Command<'a>, CommandError> {
     if argument.is_empty() { Ok(command) } else { Err(CommandError::Argument) }
@@ -127,29 +152,14 @@ fn parse_mail(argument: &str) -> Result<Command<'_>, CommandError> {
         "" => None,
         path => Some(address::parse_path(path).map_err(CommandError::Path)?),
     };
-    let mut size = None;
-    let mut body = None;
-    for parameter in parameters.split_ascii_whitespace() {
-        let (keyword, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        if keyword.eq_ignore_ascii_case("SIZE") {
-            set_once(&mut size, parse_size(value)?)?;
-        } else if keyword.eq_ignore_ascii_case("BODY") {
-            set_once(&mut body, parse_body(value)?)?;
-        } else {
-            return Err(CommandError::UnknownParameter);
-        }
-    }
-    Ok(Command::Mail(Mail { reverse_path, size, body: body.unwrap_or(BodyType::SevenBit) }))
+    let parameters = MailParameters::parse(parameters)?;
+    Ok(Command::Mail { reverse_path, parameters })
 }
 
 fn parse_rcpt(argument: &str) -> Result<Command<'_>, CommandError> {
     let (path, parameters) = path_after("TO:", argument)?;
     let path = address::parse_path(path).map_err(CommandError::Path)?;
-    if parameters.trim_ascii().is_empty() {
-        Ok(Command::Rcpt { path })
-    } else {
-        Err(CommandError::UnknownParameter)
-    }
+    Ok(Command::Rcpt { path, parameters: RcptParameters::parse(parameters)? })
 }
 
 /// `FROM:<path> parameters` to path and parameters. A blank after the colon is against the grammar and common; it is let
@@ -183,41 +193,15 @@ fn parse_bdat(argument: &str) -> Result<Command<'_>, CommandError> {
     Ok(Command::Bdat { octets, last })
 }
 
-/// RFC 1870 section 4: 1 to 20 digits.
-fn parse_size(value: &str) -> Result<u64, CommandError> {
-    if !(1..=20).contains(&value.len()) || !value.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(CommandError::ParameterValue);
-    }
-    // 20 digits can exceed 64 bits; such a message is too large for any limit, not a syntax error.
-    Ok(value.parse().unwrap_or(u64::MAX))
-}
-
-fn parse_body(value: &str) -> Result<BodyType, CommandError> {
-    if value.eq_ignore_ascii_case("7BIT") {
-        Ok(BodyType::SevenBit)
-    } else if value.eq_ignore_ascii_case("8BITMIME") {
-        Ok(BodyType::EightBitMime)
-    } else if value.eq_ignore_ascii_case("BINARYMIME") {
-        Ok(BodyType::BinaryMime)
-    } else {
-        Err(CommandError::ParameterValue)
-    }
-}
-
-fn set_once<T>(slot: &mut Option<T>, value: T) -> Result<(), CommandError> {
-    match slot.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(CommandError::ParameterValue),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn mail(line: &str) -> Mail<'_> {
+    fn mail(line: &str) -> (Option<&str>, MailParameters<'_>) {
         match Command::parse(line.as_bytes()) {
-            Ok(Command::Mail(mail)) => mail,
+            Ok(Command::Mail { reverse_path, parameters }) => {
+                (reverse_path.map(|path| path.as_str()), parameters)
+            }
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -239,21 +223,21 @@ mod tests {
     }
 
     #[test]
-    fn mail_carries_path_size_and_body() {
-        let full = mail("MAIL FROM:<user@example.net> SIZE=1000 BODY=8BITMIME");
-        assert_eq!(full.reverse_path.map(|path| path.as_str()), Some("user@example.net"));
-        assert_eq!((full.size, full.body), (Some(1000), BodyType::EightBitMime));
-        let bounce = mail("MAIL FROM:<>");
-        assert_eq!(
-            (bounce.reverse_path, bounce.size, bounce.body),
-            (None, None, BodyType::SevenBit)
-        );
-        assert!(mail("mail from: <user@example.net>").reverse_path.is_some());
+    fn mail_carries_path_and_parameters() {
+        let (path, parameters) = mail("MAIL FROM:<user@example.net> SIZE=1000 BODY=8BITMIME");
+        assert_eq!(path, Some("user@example.net"));
+        assert_eq!(parameters.size, Some(1000));
+        assert_eq!(mail("MAIL FROM:<>"), (None, MailParameters::default()));
+        assert!(mail("mail from: <user@example.net>").0.is_some());
     }
 
     #[test]
-    fn a_size_beyond_64_bits_is_large_not_wrong() {
-        assert_eq!(mail("MAIL FROM:<> SIZE=99999999999999999999").size, Some(u64::MAX));
+    fn only_verbs_a_client_may_send_are_known() {
+        assert_eq!(known_verb(b"mail FROM:<a@b>"), Some("MAIL"));
+        assert_eq!(known_verb(b"AUTH PLAIN c2VjcmV0"), Some("AUTH"));
+        assert_eq!(known_verb(b"QUIT\r"), Some("QUIT"));
+        assert_eq!(known_verb(b"Dear Bob"), None);
+        assert_eq!(known_verb(b""), None);
     }
 
     #[test]
@@ -285,11 +269,14 @@ mod tests {
             (b"MAIL FROM:<a@b> SIZE=x", CommandError::ParameterValue),
             (b"MAIL FROM:<a@b> SIZE=1 SIZE=2", CommandError::ParameterValue),
             (b"MAIL FROM:<a@b> BODY=9BIT", CommandError::ParameterValue),
-            (b"MAIL FROM:<a@b> RET=FULL", CommandError::UnknownParameter),
+            (b"MAIL FROM:<a@b> AUTH=<>", CommandError::UnknownParameter),
             (b"RCPT TO:<>", CommandError::Path(PathError::Syntax)),
-            (b"RCPT TO:<a@b> NOTIFY=NEVER", CommandError::UnknownParameter),
+            (b"RCPT TO:<a@b> SIZE=1", CommandError::UnknownParameter),
+            (b"XCLIENT", CommandError::Argument),
             (b"NOOP \x01", CommandError::Syntax),
             (b"NOOP \xff", CommandError::Syntax),
+            ("NOOP \u{85}".as_bytes(), CommandError::Syntax),
+            (b"NOOP \0", CommandError::Nul),
         ] {
             assert_eq!(Command::parse(line), Err(error), "{}", line.escape_ascii());
         }

@@ -2,7 +2,7 @@
 //!
 //! The octets themselves are not touched: the spool keeps the wire form (RFC 5321 4.5.2), so nothing is copied here.
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2, memchr2_iter};
 
 /// Why a message will be refused at its end. The first fault found is the one told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum DataFault {
     BareLf,
     /// CR without LF after it.
     BareCr,
+    /// NUL ends a text for too many programs behind us: what they see is not what was checked (RFC 5321 4.5.2).
+    Nul,
     TooBig,
     LineTooLong,
 }
@@ -20,6 +22,8 @@ pub enum DataFault {
 pub struct DataLimits {
     pub message_bytes_max: u64,
     pub line_bytes_max: u64,
+    /// Bare CR, bare LF and NUL are let through, to be normalised when the message is read.
+    pub sloppy: bool,
 }
 
 /// Where in a line the next octet stands.
@@ -44,6 +48,8 @@ pub struct DataScanner {
     message_bytes: u64,
     line_bytes: u64,
     fault: Option<DataFault>,
+    has_bare_line_end: bool,
+    has_nul: bool,
 }
 
 /// What one call of [`DataScanner::scan`] found.
@@ -56,12 +62,26 @@ pub struct Scanned {
 
 impl DataScanner {
     pub fn new(limits: DataLimits) -> Self {
-        Self { position: Position::LineStart, limits, message_bytes: 0, line_bytes: 0, fault: None }
+        Self {
+            position: Position::LineStart,
+            limits,
+            message_bytes: 0,
+            line_bytes: 0,
+            fault: None,
+            has_bare_line_end: false,
+            has_nul: false,
+        }
     }
 
-    /// The first thing found wrong.
+    /// The first thing found wrong; NUL only where nothing else is.
     pub fn fault(&self) -> Option<DataFault> {
-        self.fault
+        let nul = self.has_nul && !self.limits.sloppy;
+        self.fault.or(nul.then_some(DataFault::Nul))
+    }
+
+    /// Whether anything was let through that has to be normalised.
+    pub fn is_sloppy(&self) -> bool {
+        self.limits.sloppy && (self.has_bare_line_end || self.has_nul)
     }
 
     /// Octets of the message, dots undone, the final line not counted.
@@ -71,6 +91,14 @@ impl DataScanner {
 
     /// Goes on to the end of the message or of `input`.
     pub fn scan(&mut self, input: &[u8]) -> Scanned {
+        let scanned = self.scan_lines(input);
+        // A pass of its own costs next to nothing: it runs over all lines without stopping.
+        let seen = input.get(..scanned.consumed).unwrap_or_default();
+        self.has_nul = self.has_nul || memchr(0, seen).is_some();
+        scanned
+    }
+
+    fn scan_lines(&mut self, input: &[u8]) -> Scanned {
         let mut at = 0;
         while let Some(&byte) = input.get(at) {
             at += match self.position {
@@ -174,6 +202,65 @@ impl DataScanner {
     }
 
     fn found(&mut self, fault: DataFault) {
+        let bare = matches!(fault, DataFault::BareLf | DataFault::BareCr);
+        self.has_bare_line_end |= bare;
+        if !(bare && self.limits.sloppy) {
+            self.fault.get_or_insert(fault);
+        } else if fault == DataFault::BareLf {
+            self.line_bytes = 0;
+        }
+    }
+}
+
+/// Watches the octets of chunks (RFC 3030) for what [`DataScanner`] finds in DATA: BDAT must not be a way around it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ChunkScanner {
+    /// The last octet was CR.
+    after_cr: bool,
+    fault: Option<DataFault>,
+    has_nul: bool,
+}
+
+impl ChunkScanner {
+    /// Goes on over the next octets of the message.
+    pub fn scan(&mut self, octets: &[u8]) {
+        let mut expected = 0;
+        for at in memchr2_iter(b'\r', b'\n', octets) {
+            let is_cr = octets.get(at) == Some(&b'\r');
+            match (self.after_cr, at == expected, is_cr) {
+                (true, true, false) => self.after_cr = false,
+                (true, _, is_cr) => {
+                    self.found(DataFault::BareCr);
+                    self.after_cr = is_cr;
+                    if !is_cr {
+                        self.found(DataFault::BareLf);
+                    }
+                }
+                (false, _, true) => self.after_cr = true,
+                (false, _, false) => self.found(DataFault::BareLf),
+            }
+            expected = at + 1;
+        }
+        if self.after_cr && expected < octets.len() {
+            self.found(DataFault::BareCr);
+            self.after_cr = false;
+        }
+        self.has_nul = self.has_nul || memchr(0, octets).is_some();
+    }
+
+    /// The message has ended.
+    pub fn end(&mut self) {
+        if std::mem::take(&mut self.after_cr) {
+            self.found(DataFault::BareCr);
+        }
+    }
+
+    /// The first thing found wrong so far; NUL only where nothing else is.
+    pub fn fault(&self) -> Option<DataFault> {
+        self.fault.or(self.has_nul.then_some(DataFault::Nul))
+    }
+
+    fn found(&mut self, fault: DataFault) {
         self.fault.get_or_insert(fault);
     }
 }
@@ -183,7 +270,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMITS: DataLimits = DataLimits { message_bytes_max: 1000, line_bytes_max: 100 };
+    const LIMITS: DataLimits =
+        DataLimits { message_bytes_max: 1000, line_bytes_max: 100, sloppy: false };
 
     /// Consumed octets up to the end if there is one, the fault, and the size of the message.
     fn scan_in(pieces: &[&[u8]], limits: DataLimits) -> (Option<usize>, Option<DataFault>, u64) {
@@ -250,7 +338,7 @@ mod tests {
 
     #[test]
     fn limits_hold_to_the_octet() {
-        let limits = DataLimits { message_bytes_max: 7, line_bytes_max: 5 };
+        let limits = DataLimits { message_bytes_max: 7, line_bytes_max: 5, ..LIMITS };
         assert_eq!(scan_in(&[b"abc\r\n\r\n.\r\n"], limits).1, None);
         assert_eq!(scan_in(&[b"abc\r\na\r\n.\r\n"], limits).1, Some(DataFault::TooBig));
         assert_eq!(scan_in(&[b"abcd\r\n.\r\n"], limits).1, Some(DataFault::LineTooLong));
@@ -258,17 +346,89 @@ mod tests {
 
     #[test]
     fn the_first_limit_crossed_is_told_however_the_octets_are_cut() {
-        let limits = DataLimits { message_bytes_max: 7, line_bytes_max: 5 };
+        let limits = DataLimits { message_bytes_max: 7, line_bytes_max: 5, ..LIMITS };
         let wire = b"abcdefghi\r\n.\r\n";
         let octets: Vec<&[u8]> = wire.chunks(1).collect();
         assert_eq!(scan_in(&[wire], limits).1, Some(DataFault::LineTooLong));
         assert_eq!(scan_in(&octets, limits).1, Some(DataFault::LineTooLong));
-        let limits = DataLimits { message_bytes_max: 5, line_bytes_max: 7 };
+        let limits = DataLimits { message_bytes_max: 5, line_bytes_max: 7, ..LIMITS };
         assert_eq!(scan_in(&[wire], limits).1, Some(DataFault::TooBig));
         assert_eq!(scan_in(&octets, limits).1, Some(DataFault::TooBig));
     }
 
+    #[test]
+    fn a_nul_is_a_fault_wherever_it_stands() {
+        for wire in [&b"\0\r\n.\r\n"[..], b"a\0b\r\n.\r\n", b".\0\r\n.\r\n"] {
+            let (end, fault, _) = scan_in(&[wire], LIMITS);
+            assert_eq!((end, fault), (Some(wire.len()), Some(DataFault::Nul)));
+        }
+        assert_eq!(scan_in(&[b"a\r\n.\r\n\0"], LIMITS).1, None, "behind the end");
+    }
+
+    #[test]
+    fn sloppy_senders_are_let_through_and_only_the_true_end_ends_their_message() {
+        let sloppy = DataLimits { sloppy: true, line_bytes_max: 9, ..LIMITS };
+        for wire in [&b"a\nb\n.\nc\r\n.\r\n"[..], b"a\rb\r\n.\r\n", b"a\0b\r\n.\r\n"] {
+            let mut scanner = DataScanner::new(sloppy);
+            let scanned = scanner.scan(wire);
+            assert!(scanned.complete && scanned.consumed == wire.len());
+            assert_eq!((scanner.fault(), scanner.is_sloppy()), (None, true));
+        }
+        let mut scanner = DataScanner::new(sloppy);
+        let _ = scanner.scan(b"clean\r\n.\r\n");
+        assert!(!scanner.is_sloppy());
+        // Each of their lines has the limit for itself.
+        assert_eq!(scan_in(&[b"12345678\n12345678\n1\r\n.\r\n"], sloppy).1, None);
+        assert_eq!(scan_in(&[b"1234567890\n"], sloppy).1, Some(DataFault::LineTooLong));
+    }
+
+    fn chunk_fault(pieces: &[&[u8]]) -> Option<DataFault> {
+        let mut scanner = ChunkScanner::default();
+        pieces.iter().for_each(|piece| scanner.scan(piece));
+        scanner.end();
+        scanner.fault()
+    }
+
+    #[test]
+    fn bare_line_ends_in_chunks_are_seen() {
+        for (octets, fault) in [
+            (&b""[..], None),
+            (b"a\r\nb", None),
+            (b".\r\n.\r\n", None),
+            (b"a\nb", Some(DataFault::BareLf)),
+            (b"a\rb", Some(DataFault::BareCr)),
+            (b"a\r\r\n", Some(DataFault::BareCr)),
+            (b"a\r", Some(DataFault::BareCr)),
+            (b"a\r\n\n", Some(DataFault::BareLf)),
+            (b"a\0", Some(DataFault::Nul)),
+            (b"a\0\n", Some(DataFault::BareLf)),
+        ] {
+            assert_eq!(chunk_fault(&[octets]), fault, "{}", octets.escape_ascii());
+        }
+    }
+
     proptest! {
+        /// However chunks are cut, their scanner says what a plain look at the whole says.
+        #[test]
+        fn chunks_are_scanned_alike_at_any_split(
+            octets in proptest::collection::vec(proptest::sample::select(&b"a.\r\n\0"[..]), 0..24),
+            piece_bytes in 1usize..6,
+        ) {
+            let bare = |at: usize| match octets[at] {
+                b'\r' => octets.get(at + 1) != Some(&b'\n'),
+                b'\n' => at == 0 || octets[at - 1] != b'\r',
+                _ => false,
+            };
+            let first = (0..octets.len()).find(|&at| bare(at)).map(|at| match octets[at] {
+                b'\r' => DataFault::BareCr,
+                _ => DataFault::BareLf,
+            });
+            let plain = first.or(octets.contains(&0).then_some(DataFault::Nul));
+            let pieces: Vec<&[u8]> = octets.chunks(piece_bytes).collect();
+            prop_assert_eq!(chunk_fault(&pieces), plain);
+            prop_assert_eq!(chunk_fault(&[&octets]), plain);
+        }
+
         /// However the octets are cut, the scanner says the same.
         #[test]
         fn splits_change_nothing(

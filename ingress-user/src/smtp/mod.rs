@@ -5,6 +5,9 @@
 //! - [`session`]: the state machine of one connection
 //! - [`command`]: one command line, parsed
 //! - [`address`]: paths of MAIL and RCPT
+//! - [`parameters`]: what stands behind the paths; [`xtext`]: how some of it is encoded
+//! - [`xclient`] and [`proxy`]: whose connection it really is
+//! - [`dialect`]: SMTP or LMTP
 //! - [`data`]: finds the end of a message and what is wrong with it
 //! - [`envelope`]: what a transaction carries beside the message
 //! - [`reply`]: every reply, its codes and its text
@@ -15,9 +18,14 @@
 pub mod address;
 pub mod command;
 pub mod data;
+pub mod dialect;
 pub mod envelope;
+pub mod parameters;
+pub mod proxy;
 pub mod reply;
 pub mod session;
 pub mod trace;
+pub mod xclient;
+pub mod xtext;
 
 pub use session::{Action, Octets, Session, Settings, Step};

@@ -7,6 +7,9 @@ use std::io::Write;
 use super::address::PathError;
 use super::command::CommandError;
 use super::data::DataFault;
+use super::dialect::Dialect;
+use super::xclient;
+use crate::policy::TargetExtensions;
 use crate::spool::QueueId;
 
 /// What the server says.
@@ -14,6 +17,7 @@ use crate::spool::QueueId;
 pub enum Reply<'a> {
     Greeting {
         hostname: &'a str,
+        dialect: Dialect,
     },
     Helo {
         hostname: &'a str,
@@ -53,7 +57,10 @@ pub enum Reply<'a> {
 pub struct Extensions {
     pub message_bytes_max: u64,
     pub recipients_max: usize,
+    pub messages_max: u32,
+    pub target: TargetExtensions,
     pub starttls: bool,
+    pub xclient: bool,
 }
 
 /// Why a command or a message was refused. The connection goes on.
@@ -63,6 +70,8 @@ pub enum Refusal {
     LineTooLong,
     /// EHLO or HELO has to come first.
     HeloFirst,
+    /// EHLO or HELO to LMTP, or LHLO to SMTP (RFC 2033 4.1); this is the dialect spoken here.
+    OtherDialect(Dialect),
     /// MAIL within a transaction.
     NestedMail,
     MailFirst,
@@ -77,6 +86,11 @@ pub enum Refusal {
     DeclaredTooBig,
     /// The recipient's domain is not ours.
     RelayDenied,
+    /// The recipient's local part asks for a further hop.
+    RoutedRecipient,
+    XclientDenied,
+    /// XCLIENT within a transaction.
+    InTransaction,
     TlsUnavailable,
     TlsAlreadyActive,
     Data(DataFault),
@@ -101,13 +115,19 @@ pub enum LocalFault {
 pub enum Closing {
     Timeout,
     TooManyErrors,
+    TooManyMessages,
+    /// The client talked before the greeting.
+    EarlyTalker,
+    /// A peer that should convey clients sent no valid PROXY protocol header, or not in time.
+    NoProxyHeader,
     ShuttingDown,
     TooManyConnections,
     TooManyConnectionsOfClient,
-    NoBuffers,
     /// Octets came with STARTTLS that were not TLS (RFC 3207 section 4.2 and the NO STARTTLS attacks).
     PipelinedStartTls,
     BareLineEnd,
+    /// NUL in a command.
+    Nul,
     /// What follows may be a chunk or a command, and nobody can tell.
     BadChunkSize,
 }
@@ -116,7 +136,13 @@ impl Reply<'_> {
     /// Appends the reply with its line ends.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         match *self {
-            Self::Greeting { hostname } => line(out, "220", hostname, "ESMTP ready"),
+            Self::Greeting { hostname, dialect } => {
+                let text = match dialect {
+                    Dialect::Smtp => "ESMTP ready",
+                    Dialect::Lmtp => "LMTP ready",
+                };
+                line(out, "220", hostname, text);
+            }
             Self::Helo { hostname } => out_line(out, format_args!("250 {hostname}")),
             Self::Ehlo { hostname, extensions } => write_ehlo(hostname, extensions, out),
             Self::Ok => line(out, "250", "2.0.0", "Ok"),
@@ -162,10 +188,19 @@ impl Refusal {
         match self {
             Self::Command(error) => command_parts(error),
             Self::LineTooLong => ("500", "5.5.6", "Command line too long"),
-            Self::HeloFirst => ("503", "5.5.1", "Send EHLO or HELO first"),
+            Self::HeloFirst => ("503", "5.5.1", "Send EHLO, HELO or LHLO first"),
+            Self::OtherDialect(Dialect::Smtp) => ("500", "5.5.1", "This is SMTP: send EHLO"),
+            Self::OtherDialect(Dialect::Lmtp) => ("500", "5.5.1", "This is LMTP: send LHLO"),
             Self::NestedMail => ("503", "5.5.1", "Sender already given; RSET begins anew"),
             Self::MailFirst => ("503", "5.5.1", "Need MAIL before this"),
-            Self::RecipientsFirst => ("554", "5.5.1", "No valid recipients"),
+            Self::RecipientsFirst => ("503", "5.5.1", "No valid recipients"),
+            Self::RoutedRecipient => (
+                "550",
+                "5.7.1",
+                "Relaying denied: %, ! or @ in the local part asks for another hop",
+            ),
+            Self::XclientDenied => ("550", "5.7.0", "XCLIENT is not open to you"),
+            Self::InTransaction => ("503", "5.5.1", "Not within a mail transaction"),
             Self::TooManyRecipients => {
                 ("452", "4.5.3", "Too many recipients; send the message to those given so far")
             }
@@ -203,17 +238,66 @@ impl Closing {
         match self {
             Self::Timeout => ("421", "4.4.2", "Timeout waiting for the client; closing"),
             Self::TooManyErrors => ("421", "4.7.0", "Too many errors; closing"),
+            Self::TooManyMessages => {
+                ("421", "4.7.0", "Too many messages in one session; go on in another")
+            }
+            Self::EarlyTalker => ("554", "5.5.1", "You talked before the greeting; closing"),
+            Self::NoProxyHeader => ("421", "4.3.2", "No valid PROXY protocol header; closing"),
             Self::ShuttingDown => ("421", "4.3.2", "Service shutting down; try again later"),
             Self::TooManyConnections => ("421", "4.3.2", "Too many connections; try again later"),
             Self::TooManyConnectionsOfClient => {
                 ("421", "4.7.0", "Too many connections from your address; try again later")
             }
-            Self::NoBuffers => ("421", "4.3.2", "Out of buffers; try again later"),
             Self::PipelinedStartTls => ("554", "5.5.1", "Data behind STARTTLS; closing"),
             Self::BadChunkSize => ("554", "5.5.4", "BDAT without a valid chunk size; closing"),
             Self::BareLineEnd => {
                 ("554", "5.5.2", "Bare <CR> or <LF>: lines end with <CR><LF>; closing")
             }
+            Self::Nul => ("554", "5.5.2", "NUL in a command; closing"),
+        }
+    }
+}
+
+impl Closing {
+    /// Every one, in the order of their numbers (`as usize`).
+    pub const ALL: [Self; 12] = [
+        Self::Timeout,
+        Self::TooManyErrors,
+        Self::TooManyMessages,
+        Self::EarlyTalker,
+        Self::NoProxyHeader,
+        Self::ShuttingDown,
+        Self::TooManyConnections,
+        Self::TooManyConnectionsOfClient,
+        Self::PipelinedStartTls,
+        Self::BareLineEnd,
+        Self::Nul,
+        Self::BadChunkSize,
+    ];
+
+    /// Whether the client brought it about, and not our limits or a shutdown.
+    pub fn is_clients_fault(self) -> bool {
+        !matches!(
+            self,
+            Self::ShuttingDown | Self::TooManyConnections | Self::TooManyConnectionsOfClient
+        )
+    }
+
+    /// As logs and metrics have it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::TooManyErrors => "too_many_errors",
+            Self::TooManyMessages => "too_many_messages",
+            Self::EarlyTalker => "early_talker",
+            Self::NoProxyHeader => "no_proxy_header",
+            Self::ShuttingDown => "shutting_down",
+            Self::TooManyConnections => "too_many_connections",
+            Self::TooManyConnectionsOfClient => "too_many_connections_of_client",
+            Self::PipelinedStartTls => "pipelined_starttls",
+            Self::BareLineEnd => "bare_line_end",
+            Self::Nul => "nul",
+            Self::BadChunkSize => "bad_chunk_size",
         }
     }
 }
@@ -225,7 +309,8 @@ fn command_parts(error: CommandError) -> Parts {
     match error {
         CommandError::Unknown => ("500", "5.5.1", "Command unknown"),
         CommandError::NotImplemented => ("502", "5.5.1", "Command not implemented"),
-        CommandError::Syntax => ("500", "5.5.2", "Only printable ASCII in commands"),
+        CommandError::Syntax => ("500", "5.5.2", "Only printable characters in commands"),
+        CommandError::Nul => ("500", "5.5.2", "NUL in a command"),
         CommandError::ChunkSize => ("501", "5.5.4", "Bad chunk size"),
         CommandError::Argument => ("501", "5.5.4", "Wrong or missing argument"),
         CommandError::UnknownParameter => ("555", "5.5.4", "Parameter not recognized"),
@@ -235,7 +320,7 @@ fn command_parts(error: CommandError) -> Parts {
         CommandError::Path(PathError::DomainTooLong) => ("501", "5.1.3", "Domain too long"),
         // RFC 6531 3.5: 550 or 553 with 5.6.7 where SMTPUTF8 would be needed.
         CommandError::Path(PathError::NonAscii) => {
-            ("553", "5.6.7", "Address with non-ASCII characters")
+            ("553", "5.6.7", "Address with non-ASCII characters needs SMTPUTF8")
         }
     }
 }
@@ -244,6 +329,7 @@ fn data_parts(fault: DataFault) -> Parts {
     match fault {
         DataFault::BareLf => ("554", "5.5.2", "Bare <LF> in message: lines end with <CR><LF>"),
         DataFault::BareCr => ("554", "5.5.2", "Bare <CR> in message: lines end with <CR><LF>"),
+        DataFault::Nul => ("554", "5.5.2", "NUL in message"),
         DataFault::TooBig => ("552", "5.3.4", "Message size exceeds the limit given in EHLO"),
         DataFault::LineTooLong => ("554", "5.6.0", "Line too long in message"),
     }
@@ -255,12 +341,22 @@ fn write_ehlo(hostname: &str, extensions: Extensions, out: &mut Vec<u8>) {
     out_line(out, format_args!("250-SIZE {}", extensions.message_bytes_max));
     out_line(out, format_args!("250-8BITMIME"));
     out_line(out, format_args!("250-CHUNKING"));
-    out_line(out, format_args!("250-BINARYMIME"));
-    // RFC 9422. MAILMAX is not there because there is no such limit.
-    out_line(out, format_args!("250-LIMITS RCPTMAX={}", extensions.recipients_max));
-    if extensions.starttls {
-        out_line(out, format_args!("250-STARTTLS"));
+    let Extensions { recipients_max, messages_max, target, .. } = extensions;
+    let optional = [
+        (target.binarymime, "BINARYMIME"),
+        (target.smtputf8, "SMTPUTF8"),
+        (target.dsn, "DSN"),
+        (target.requiretls, "REQUIRETLS"),
+        (extensions.starttls, "STARTTLS"),
+    ];
+    for (_, keyword) in optional.into_iter().filter(|(on_offer, _)| *on_offer) {
+        out_line(out, format_args!("250-{keyword}"));
     }
+    if extensions.xclient {
+        out_line(out, format_args!("250-XCLIENT {}", xclient::ATTRIBUTES));
+    }
+    // RFC 9422 section 4.
+    out_line(out, format_args!("250-LIMITS MAILMAX={messages_max} RCPTMAX={recipients_max}"));
     out_line(out, format_args!("250 ENHANCEDSTATUSCODES"));
 }
 
@@ -291,6 +387,7 @@ mod tests {
             C::Unknown,
             C::NotImplemented,
             C::Syntax,
+            C::Nul,
             C::Argument,
             C::UnknownParameter,
             C::ParameterValue,
@@ -300,8 +397,13 @@ mod tests {
             C::Path(PathError::DomainTooLong),
             C::Path(PathError::NonAscii),
         ];
-        let data =
-            [DataFault::BareLf, DataFault::BareCr, DataFault::TooBig, DataFault::LineTooLong];
+        let data = [
+            DataFault::BareLf,
+            DataFault::BareCr,
+            DataFault::Nul,
+            DataFault::TooBig,
+            DataFault::LineTooLong,
+        ];
         let local = [
             LocalFault::NoBuffers,
             LocalFault::SpoolBusy,
@@ -312,6 +414,11 @@ mod tests {
         let mut all = vec![
             Refusal::LineTooLong,
             Refusal::HeloFirst,
+            Refusal::OtherDialect(Dialect::Smtp),
+            Refusal::OtherDialect(Dialect::Lmtp),
+            Refusal::RoutedRecipient,
+            Refusal::XclientDenied,
+            Refusal::InTransaction,
             Refusal::NestedMail,
             Refusal::MailFirst,
             Refusal::RecipientsFirst,
@@ -332,18 +439,7 @@ mod tests {
 
     #[test]
     fn the_class_of_an_enhanced_code_is_the_first_digit_of_the_reply() {
-        let closings = [
-            Closing::Timeout,
-            Closing::TooManyErrors,
-            Closing::ShuttingDown,
-            Closing::TooManyConnections,
-            Closing::TooManyConnectionsOfClient,
-            Closing::NoBuffers,
-            Closing::PipelinedStartTls,
-            Closing::BareLineEnd,
-            Closing::BadChunkSize,
-        ]
-        .map(|why| Reply::Closing { hostname: "mx.example.net", why });
+        let closings = Closing::ALL.map(|why| Reply::Closing { hostname: "mx.example.net", why });
         let ok = [Reply::Ok, Reply::SenderOk, Reply::RecipientOk, Reply::Help, Reply::CannotVerify];
         let refusals = all_refusals().into_iter().map(Reply::Refused);
         for reply in refusals.chain(closings).chain(ok) {
@@ -367,15 +463,53 @@ mod tests {
     }
 
     #[test]
-    fn ehlo_announces_starttls_only_where_it_is_offered() {
-        let ehlo = |starttls| {
-            let extensions = Extensions { message_bytes_max: 1000, recipients_max: 100, starttls };
+    fn closings_are_numbered_as_they_are_listed() {
+        for (number, why) in Closing::ALL.into_iter().enumerate() {
+            assert_eq!(why as usize, number);
+        }
+    }
+
+    #[test]
+    fn ehlo_announces_what_is_on_offer_and_nothing_else() {
+        let ehlo = |on_offer| {
+            let target = TargetExtensions {
+                smtputf8: on_offer,
+                binarymime: on_offer,
+                dsn: on_offer,
+                requiretls: on_offer,
+            };
+            let extensions = Extensions {
+                message_bytes_max: 1000,
+                recipients_max: 100,
+                messages_max: 10,
+                target,
+                starttls: on_offer,
+                xclient: on_offer,
+            };
             text_of(Reply::Ehlo { hostname: "mx.example.net", extensions })
         };
-        assert!(ehlo(true).contains("250-STARTTLS\r\n"));
-        assert!(!ehlo(false).contains("STARTTLS"));
-        assert!(ehlo(false).contains("250-SIZE 1000\r\n"));
-        assert!(ehlo(false).contains("250-LIMITS RCPTMAX=100\r\n"));
-        assert!(ehlo(false).ends_with("250 ENHANCEDSTATUSCODES\r\n"));
+        let always = [
+            "PIPELINING",
+            "SIZE 1000",
+            "8BITMIME",
+            "CHUNKING",
+            "LIMITS MAILMAX=10 RCPTMAX=100",
+            "ENHANCEDSTATUSCODES",
+        ];
+        let optional = [
+            "BINARYMIME",
+            "SMTPUTF8",
+            "DSN",
+            "REQUIRETLS",
+            "STARTTLS",
+            "XCLIENT NAME ADDR PROTO HELO",
+        ];
+        for on_offer in [false, true] {
+            let reply = ehlo(on_offer);
+            let lines: Vec<&str> = reply.trim_end().split("\r\n").map(|line| &line[4..]).collect();
+            assert!(always.iter().all(|keyword| lines.contains(keyword)), "{reply}");
+            assert!(optional.iter().all(|keyword| lines.contains(keyword) == on_offer), "{reply}");
+            assert_eq!(lines.len(), 1 + always.len() + if on_offer { optional.len() } else { 0 });
+        }
     }
 }

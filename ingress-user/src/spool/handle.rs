@@ -128,7 +128,6 @@ impl SpoolHandle {
     /// # Errors
     ///
     /// Gives the message back, buffers and all, when the writer cannot take it.
-    #[expect(clippy::result_large_err, reason = "the buffers must come back without an allocation")]
     pub fn submit(&self, submission: Submission) -> Result<(), Refused> {
         if self.poison.is_set() {
             return Err(Refused { submission, reason: RefusedReason::Poisoned });

@@ -17,6 +17,7 @@ mod batch;
 mod envelope_codec;
 mod error;
 mod handle;
+mod normalize;
 mod pending;
 mod poison;
 mod reader;

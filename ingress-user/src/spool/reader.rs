@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::envelope_codec;
 use super::error::ReadError;
+use super::normalize::Normalize;
 use super::pending::RecordRef;
 use super::record::{self, Kind, RecordHeader};
 use super::segment::segment_path;
@@ -88,7 +89,7 @@ impl Message {
         self.raw.loaded_range(start, self.raw.body_start())
     }
 
-    /// Writes the message as the client meant it, dot-stuffing undone, without the trace. Takes 64 KiB of memory whatever
+    /// Writes the message as the client meant it, dot-stuffing undone and sloppy line ends mended, without the trace. Takes 64 KiB of memory whatever
     /// its size.
     ///
     /// # Errors
@@ -103,7 +104,17 @@ impl Message {
                 self.raw.check(|piece| unstuff.write(piece))?;
                 if unstuff.is_complete() { Ok(()) } else { Err(self.raw.damaged()) }
             }
+            BodyEncoding::SloppyVerbatim => self.copy_normalized(false, output),
+            BodyEncoding::SloppyDotStuffed => self.copy_normalized(true, output),
         }
+    }
+}
+
+impl Message {
+    fn copy_normalized(&self, stuffed: bool, output: &mut impl Write) -> Result<(), ReadError> {
+        let mut normalize = Normalize::new(output, stuffed, self.raw.header.body_bytes);
+        self.raw.check(|piece| normalize.write(piece))?;
+        normalize.finish().map_err(ReadError::Output)
     }
 }
 

@@ -12,8 +12,13 @@ pub(super) const MAGIC: [u8; 4] = *b"IREC";
 
 const KIND_MESSAGE: u8 = 1;
 const KIND_VOID: u8 = 2;
-const ENCODING_VERBATIM: u8 = 0;
-const ENCODING_DOT_STUFFED: u8 = 1;
+/// Encodings by the octet that stands for them: their position.
+const ENCODINGS: [BodyEncoding; 4] = [
+    BodyEncoding::Verbatim,
+    BodyEncoding::DotStuffed,
+    BodyEncoding::SloppyVerbatim,
+    BodyEncoding::SloppyDotStuffed,
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -92,8 +97,10 @@ impl RecordHeader {
     pub(super) fn encode(&self, out: &mut Vec<u8>) -> u32 {
         let start = out.len();
         let (kind, encoding) = match self.kind {
-            Kind::Message(BodyEncoding::Verbatim) => (KIND_MESSAGE, ENCODING_VERBATIM),
-            Kind::Message(BodyEncoding::DotStuffed) => (KIND_MESSAGE, ENCODING_DOT_STUFFED),
+            Kind::Message(encoding) => {
+                let code = ENCODINGS.iter().position(|known| *known == encoding);
+                (KIND_MESSAGE, code.unwrap_or(usize::from(u8::MAX)) as u8)
+            }
             Kind::Void => (KIND_VOID, 0),
         };
         out.extend_from_slice(&MAGIC);
@@ -136,8 +143,7 @@ impl RecordHeader {
         let [kind, encoding, _, _] = fields.take::<4>()?;
         let header = Self {
             kind: match (kind, encoding) {
-                (KIND_MESSAGE, ENCODING_VERBATIM) => Kind::Message(BodyEncoding::Verbatim),
-                (KIND_MESSAGE, ENCODING_DOT_STUFFED) => Kind::Message(BodyEncoding::DotStuffed),
+                (KIND_MESSAGE, code) => Kind::Message(*ENCODINGS.get(usize::from(code))?),
                 (KIND_VOID, _) => Kind::Void,
                 _ => return None,
             },

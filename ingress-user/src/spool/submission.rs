@@ -50,6 +50,10 @@ pub enum BodyEncoding {
     DotStuffed,
     /// The message itself, octet by octet.
     Verbatim,
+    /// As `DotStuffed`, from a client whose bare CR, bare LF and NUL are let through; the reader normalises them.
+    SloppyDotStuffed,
+    /// As `Verbatim`, from such a client.
+    SloppyVerbatim,
 }
 
 /// A message on its way to stable storage.
@@ -59,7 +63,7 @@ pub struct Submission {
     pub id: QueueId,
     /// Microseconds since 1970, when the transaction was accepted.
     pub accepted_at: u64,
-    pub envelope: Envelope,
+    pub envelope: Box<Envelope>,
     /// Header lines to stand before the message (`Received:`), each ending in CRLF, never dot-stuffed.
     pub trace: Vec<u8>,
     pub body: Vec<Chunk>,
@@ -77,6 +81,8 @@ pub struct Completion {
     pub body_bytes: u64,
     /// The receive buffers of the submission, for the worker's pool.
     pub buffers: Vec<Buffer>,
+    /// The submission's, for its session's next transaction.
+    pub envelope: Box<Envelope>,
 }
 
 /// Why a message is not on stable storage.

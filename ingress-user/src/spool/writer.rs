@@ -162,6 +162,7 @@ impl Writer {
                 outcome,
                 body_bytes: submission.body.iter().map(Chunk::byte_count).sum(),
                 buffers: submission.body.into_iter().map(Chunk::into_buffer).collect(),
+                envelope: submission.envelope,
             });
         }
         self.sink.flush();

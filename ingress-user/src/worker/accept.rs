@@ -14,6 +14,7 @@ use super::listener;
 use super::run::{Entry, Worker, key_of};
 use crate::smtp::Session;
 use crate::smtp::reply::{Closing, Reply};
+use crate::smtp::session::Tls;
 
 /// After the kernel refused a connection for want of memory or file descriptors, accepting rests this long.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -57,19 +58,22 @@ impl Worker {
             metrics.steering_remote.increment();
         }
         let Some(listener) = self.listeners.get(number) else { return };
-        let client = peer.ip().to_canonical();
-        if let Err(why) = self.admission.enter(client) {
+        let peer = peer.ip().to_canonical();
+        let settings = &listener.settings;
+        // Whose connection it is, a balancer says in its PROXY header; it is counted then.
+        let client = (!settings.networks.proxy_protocol.contains(peer)).then_some(peer);
+        if let Err(why) = self.shared.admission.enter_as(client) {
             metrics.connections_refused.increment();
-            if !listener.implicit_tls {
-                turn_away(&mut socket, &listener.settings.hostname, why);
+            metrics.count_closing(why);
+            if settings.tls != Tls::Implicit {
+                turn_away(&mut socket, &settings.hostname, why);
             }
             return;
         }
-        let session = Session::new(Arc::clone(&listener.settings), client, now.monotonic);
-        let implicit_tls = listener.implicit_tls;
+        let session = Session::new(Arc::clone(settings), peer, now.monotonic);
         metrics.connections_open.add(1);
         let mut turn = self.shared.turn(now);
-        let connection = Connection::new(socket, client, session, implicit_tls, &mut turn);
+        let connection = Connection::new(socket, client, session, &mut turn);
         let generation = self.next_generation;
         self.next_generation = self.next_generation.checked_add(1).unwrap_or(1);
         let index = self.connections.insert(Entry { generation, connection, queued: false });

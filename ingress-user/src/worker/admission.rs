@@ -35,27 +35,46 @@ impl Admission {
         }
     }
 
-    /// Takes a place for a connection of `client`, or says what the client is to be told. A place taken is to be
+    /// Takes a place for a connection, or says what the client is to be told. A place taken is to be
     /// [given back](Self::leave).
-    pub fn enter(&self, client: IpAddr) -> Result<(), Closing> {
+    pub fn enter(&self) -> Result<(), Closing> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
-            self.open.fetch_sub(1, Ordering::Relaxed);
+            self.leave();
             return Err(Closing::TooManyConnections);
         }
+        Ok(())
+    }
+
+    pub fn leave(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes a place for a connection, and one of its client's where that is known.
+    pub fn enter_as(&self, client: Option<IpAddr>) -> Result<(), Closing> {
+        self.enter()?;
+        let entered = client.map_or(Ok(()), |client| self.enter_client(client));
+        if entered.is_err() {
+            self.leave();
+        }
+        entered
+    }
+
+    /// Takes one of the places of `client`, as [`enter`](Self::enter) does one of all. To be
+    /// [given back](Self::leave_client).
+    pub fn enter_client(&self, client: IpAddr) -> Result<(), Closing> {
         let before = self
             .counters(client)
             .map(|counter| counter.fetch_add(1, Ordering::Relaxed))
             .min()
             .unwrap_or(0);
         if before >= self.connections_per_client_max {
-            self.leave(client);
+            self.leave_client(client);
             return Err(Closing::TooManyConnectionsOfClient);
         }
         Ok(())
     }
 
-    pub fn leave(&self, client: IpAddr) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+    pub fn leave_client(&self, client: IpAddr) {
         for counter in self.counters(client) {
             counter.fetch_sub(1, Ordering::Relaxed);
         }
@@ -77,22 +96,22 @@ mod tests {
     fn one_client_is_bounded_and_others_are_not() {
         let admission = Admission::new(100, 2);
         let (greedy, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        assert_eq!(admission.enter(greedy), Ok(()));
-        assert_eq!(admission.enter(greedy), Ok(()));
-        assert_eq!(admission.enter(greedy), Err(Closing::TooManyConnectionsOfClient));
-        assert_eq!(admission.enter(other), Ok(()));
-        admission.leave(greedy);
-        assert_eq!(admission.enter(greedy), Ok(()));
+        assert_eq!(admission.enter_client(greedy), Ok(()));
+        assert_eq!(admission.enter_client(greedy), Ok(()));
+        assert_eq!(admission.enter_client(greedy), Err(Closing::TooManyConnectionsOfClient));
+        assert_eq!(admission.enter_client(other), Ok(()));
+        admission.leave_client(greedy);
+        assert_eq!(admission.enter_client(greedy), Ok(()));
     }
 
     #[test]
     fn all_clients_together_are_bounded() {
         let admission = Admission::new(3, 100);
-        for last in 1..=3 {
-            assert_eq!(admission.enter(IpAddr::from([192, 0, 2, last])), Ok(()));
+        for _ in 0..3 {
+            assert_eq!(admission.enter(), Ok(()));
         }
-        assert_eq!(admission.enter(IpAddr::from([192, 0, 2, 4])), Err(Closing::TooManyConnections));
-        admission.leave(IpAddr::from([192, 0, 2, 1]));
-        assert_eq!(admission.enter(IpAddr::from([192, 0, 2, 4])), Ok(()));
+        assert_eq!(admission.enter(), Err(Closing::TooManyConnections));
+        admission.leave();
+        assert_eq!(admission.enter(), Ok(()));
     }
 }

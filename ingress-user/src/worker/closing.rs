@@ -30,6 +30,7 @@ pub(super) enum Phase {
 
 impl Connection {
     pub(super) fn begin_close(&mut self, turn: &mut Turn<'_>) -> Outcome {
+        self.note_closing(turn);
         if let Some(tls) = &mut self.tls {
             tls.close(&mut self.output);
         }

@@ -14,7 +14,7 @@ impl Worker {
     pub(super) fn submit(
         &mut self,
         key: u64,
-        envelope: Envelope,
+        envelope: Box<Envelope>,
         encoding: BodyEncoding,
         body: Vec<Chunk>,
         now: Now,
@@ -68,6 +68,7 @@ impl Worker {
         };
         // A client that hung up meanwhile does not hear it; its message is kept all the same.
         self.with_connection(completion.ticket.connection, now, |connection, turn| {
+            connection.session.recycle(completion.envelope);
             connection.commit(completion.id, outcome, turn)
         });
     }

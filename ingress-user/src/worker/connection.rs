@@ -7,11 +7,14 @@ use std::time::Instant;
 use mio::Interest;
 use mio::net::TcpStream;
 
+use super::admission::Admission;
 use super::buffers::{BufferPool, Chunk};
 use super::clock::Now;
 use super::closing::Phase;
+use super::error_log::ErrorLog;
 use super::timers::Tick;
 use super::tls::{TlsContext, TlsEvent, TlsStream};
+use super::watch::WatchList;
 use super::window::{Framing, Space, Window};
 use crate::metrics::WorkerMetrics;
 use crate::smtp::envelope::Envelope;
@@ -31,6 +34,9 @@ pub(super) struct Turn<'w> {
     pub(super) pool: &'w mut BufferPool,
     pub(super) scratch: &'w mut Scratch,
     pub(super) tls: &'w TlsContext,
+    pub(super) admission: &'w Admission,
+    pub(super) watches: &'w WatchList,
+    pub(super) errors: &'w mut ErrorLog,
     pub(super) metrics: &'w WorkerMetrics,
 }
 
@@ -53,14 +59,15 @@ pub(super) enum Outcome {
     /// It needs a receive buffer and there is none.
     AwaitBuffer,
     /// A message is complete; [`Connection::commit`] is awaited.
-    Submit { envelope: Envelope, encoding: BodyEncoding, body: Vec<Chunk> },
+    Submit { envelope: Box<Envelope>, encoding: BodyEncoding, body: Vec<Chunk> },
     /// It is over: drop it.
     Closed,
 }
 
 pub(super) struct Connection {
     pub(super) socket: TcpStream,
-    client: IpAddr,
+    /// Whose place the connection takes; `None` where a balancer has not said it.
+    counted_as: Option<IpAddr>,
     pub(super) session: Session,
     /// Boxed: most connections never have one.
     pub(super) tls: Option<Box<TlsStream>>,
@@ -74,6 +81,8 @@ pub(super) struct Connection {
     read_closed: bool,
     /// Refused commands and messages that the metrics already have.
     refusals_counted: (u32, u32),
+    /// Entries of the transcript that live traces have seen.
+    told: u64,
     /// What the poll is registered for.
     pub(super) interest: Interest,
     /// The timer entry that counts; others of this connection are stale.
@@ -84,44 +93,43 @@ pub(super) struct Connection {
 enum Processed {
     NeedInput,
     Paused,
-    Submit { envelope: Envelope, encoding: BodyEncoding },
+    Submit { envelope: Box<Envelope>, encoding: BodyEncoding },
     Close,
 }
 
 impl Connection {
-    /// Greets, or waits for TLS first.
+    /// Greets, or waits for what comes first. `client` is counted already.
     pub(super) fn new(
         socket: TcpStream,
-        client: IpAddr,
-        mut session: Session,
-        implicit_tls: bool,
+        client: Option<IpAddr>,
+        session: Session,
         turn: &mut Turn<'_>,
     ) -> Self {
-        let mut output = std::mem::take(&mut turn.scratch.output);
-        let tls = implicit_tls.then(|| Box::new(TlsStream::accept()));
-        if implicit_tls {
-            session.open_tls(turn.now.monotonic);
-        } else {
-            session.open(&mut output);
-        }
-        Self {
+        let mut connection = Self {
             socket,
-            client,
+            counted_as: client,
             session,
-            tls,
+            tls: None,
             window: Window::default(),
-            output,
+            output: std::mem::take(&mut turn.scratch.output),
             phase: Phase::Serving,
             readable: false,
             read_closed: false,
             refusals_counted: (0, 0),
+            told: 0,
             interest: Interest::READABLE,
             timer: None,
+        };
+        let action = connection.session.open(turn.now.monotonic, &mut connection.output);
+        if action == Action::StartTls {
+            connection.start_tls();
         }
+        connection
     }
 
-    pub(super) fn client(&self) -> IpAddr {
-        self.client
+    /// Whose place among the connections is to be given back.
+    pub(super) fn counted_as(&self) -> Option<IpAddr> {
+        self.counted_as
     }
 
     pub(super) fn socket_mut(&mut self) -> &mut TcpStream {
@@ -165,6 +173,7 @@ impl Connection {
             Phase::Lingering { .. } => self.linger(turn),
         };
         self.count_refusals(turn);
+        self.tell_watchers(turn);
         self.window.settle(turn.pool);
         self.return_output(turn);
         outcome
@@ -219,7 +228,8 @@ impl Connection {
         }
         self.borrow_output(turn);
         if self.tls.as_ref().is_none_or(|tls| tls.is_established()) {
-            self.say(turn, |session, out| session.close(why, out));
+            let now = turn.now.monotonic;
+            let _ = self.say(turn, |session, out| session.close(why, now, out));
         }
         self.begin_close(turn)
     }
@@ -259,7 +269,7 @@ impl Connection {
     /// Hands the message over. Without a buffer for what stands behind it, the client is told to come again.
     fn submit(
         &mut self,
-        envelope: Envelope,
+        envelope: Box<Envelope>,
         encoding: BodyEncoding,
         turn: &mut Turn<'_>,
     ) -> Outcome {
@@ -310,12 +320,17 @@ impl Connection {
                     self.window.drop_message(turn.pool);
                 }
             }
-            match step.action {
+            let action = match step.action {
+                Action::Admit(client) => self.admit(client, turn),
+                action => action,
+            };
+            self.tell_watchers(turn);
+            match action {
                 Action::Continue if step.consumed == 0 => break Processed::NeedInput,
-                Action::Continue => {}
+                // Admitted above.
+                Action::Continue | Action::Admit(_) => {}
                 Action::StartTls => {
-                    self.tls = Some(Box::new(TlsStream::accept()));
-                    self.window.seal();
+                    self.start_tls();
                     break Processed::NeedInput;
                 }
                 Action::Commit { envelope, encoding } => {
@@ -325,6 +340,27 @@ impl Connection {
             }
         };
         if self.encrypt_replies(turn).is_err() { Processed::Close } else { processed }
+    }
+
+    /// The client that a PROXY header names, which has to find a place as any other does.
+    fn admit(&mut self, client: IpAddr, turn: &mut Turn<'_>) -> Action {
+        let now = turn.now.monotonic;
+        match turn.admission.enter_client(client) {
+            Ok(()) => {
+                self.counted_as = Some(client);
+                self.session.admit(client, now, &mut self.output)
+            }
+            Err(why) => {
+                turn.metrics.connections_refused.increment();
+                self.session.close(why, now, &mut self.output)
+            }
+        }
+    }
+
+    /// What has been received and not used is TLS, and so is all that comes.
+    fn start_tls(&mut self) {
+        self.tls = Some(Box::new(TlsStream::accept()));
+        self.window.seal();
     }
 
     /// Opens the next record. `None`: there may be plain octets now, or another record.
@@ -404,16 +440,45 @@ impl Connection {
     fn client_closed(&mut self, turn: &mut Turn<'_>) -> Outcome {
         if self.session.is_awaiting_tls() {
             self.tls_failed("connection closed by the client", turn);
+        } else if self.phase == Phase::Serving && self.session.is_in_transaction() {
+            self.log_end("lost_connection", turn);
         }
         Outcome::Closed
+    }
+
+    /// We have ended the session: counted by reason, and in the log where it was the client's doing.
+    pub(super) fn note_closing(&mut self, turn: &mut Turn<'_>) {
+        let Some(why) = self.session.closing() else { return };
+        turn.metrics.count_closing(why);
+        if why.is_clients_fault() {
+            self.log_end(why.label(), turn);
+        }
+    }
+
+    fn log_end(&self, reason: &str, turn: &mut Turn<'_>) {
+        let (client, now) = (self.session.client(), turn.now.monotonic);
+        turn.errors.session_ended(client, reason, self.session.transcript(), now);
+    }
+
+    /// Shows live traces what was said since the last time. For a session they had not seen before, what is kept of it.
+    fn tell_watchers(&mut self, turn: &Turn<'_>) {
+        let client = self.session.client();
+        if !turn.watches.is_watched(client) {
+            return;
+        }
+        let port = self.socket.peer_addr().map_or(0, |peer| peer.port());
+        for entry in self.session.transcript().since(self.told) {
+            turn.watches.tell(client, &format!("{client} #{port} {entry}"));
+        }
+        self.told = self.session.transcript().recorded();
     }
 
     fn tls_failed(&self, reason: impl std::fmt::Display, turn: &Turn<'_>) {
         if self.session.is_awaiting_tls() {
             turn.metrics.tls_handshakes_failed.increment();
-            tracing::info!(client = %self.client, %reason, "TLS handshake failed");
+            tracing::info!(client = %self.session.client(), %reason, "TLS handshake failed");
         } else {
-            tracing::info!(client = %self.client, %reason, "TLS connection broke");
+            tracing::info!(client = %self.session.client(), %reason, "TLS connection broke");
         }
     }
 

@@ -10,11 +10,13 @@ pub mod clock;
 mod closing;
 mod commit;
 mod connection;
+mod error_log;
 pub mod listener;
 mod mailbox;
 mod run;
 mod timers;
 pub mod tls;
+pub mod watch;
 mod window;
 
 pub use admission::Admission;

@@ -15,9 +15,11 @@ use super::admission::Admission;
 use super::buffers::BufferPool;
 use super::clock::Now;
 use super::connection::{Connection, Outcome, Scratch, Turn};
+use super::error_log::ErrorLog;
 use super::mailbox::{Letter, Mailbox, MailboxSender};
 use super::timers::TimerWheel;
 use super::tls::TlsContext;
+use super::watch::WatchList;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::smtp::Settings;
 use crate::smtp::reply::Closing;
@@ -35,7 +37,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Listening {
     pub socket: std::net::TcpListener,
     pub settings: Arc<Settings>,
-    pub implicit_tls: bool,
 }
 
 /// What a worker is made of.
@@ -48,6 +49,7 @@ pub struct WorkerParts {
     pub spool: SpoolHandle,
     pub tls: TlsContext,
     pub admission: Arc<Admission>,
+    pub watches: WatchList,
     pub metrics: Arc<Metrics>,
     pub accept_burst_max: usize,
     pub buffers_max: usize,
@@ -104,7 +106,6 @@ pub(super) struct Worker {
     pub(super) starved: VecDeque<u64>,
     pub(super) shared: Shared,
     pub(super) spool: SpoolHandle,
-    pub(super) admission: Arc<Admission>,
     pub(super) accept_burst_max: usize,
     pub(super) commits_in_flight: usize,
     pub(super) commits_in_flight_max: usize,
@@ -116,7 +117,6 @@ pub(super) struct Worker {
 pub(super) struct Listener {
     pub(super) socket: TcpListener,
     pub(super) settings: Arc<Settings>,
-    pub(super) implicit_tls: bool,
     /// The kernel may have connections waiting.
     pub(super) acceptable: bool,
 }
@@ -134,6 +134,9 @@ pub(super) struct Shared {
     pub(super) pool: BufferPool,
     pub(super) scratch: Scratch,
     pub(super) tls: TlsContext,
+    pub(super) admission: Arc<Admission>,
+    pub(super) watches: WatchList,
+    pub(super) errors: ErrorLog,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -144,6 +147,9 @@ impl Shared {
             pool: &mut self.pool,
             scratch: &mut self.scratch,
             tls: &self.tls,
+            admission: &self.admission,
+            watches: &self.watches,
+            errors: &mut self.errors,
             metrics: &self.metrics.workers[self.index],
         }
     }
@@ -155,13 +161,9 @@ impl Worker {
         for (number, listening) in parts.listeners.into_iter().enumerate() {
             let mut socket = TcpListener::from_std(listening.socket);
             prepared.poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
-            listeners.push(Listener {
-                socket,
-                settings: listening.settings,
-                implicit_tls: listening.implicit_tls,
-                acceptable: true,
-            });
+            listeners.push(Listener { socket, settings: listening.settings, acceptable: true });
         }
+        let now = Now::read().monotonic;
         Ok(Self {
             index: parts.index,
             hostname: parts.hostname,
@@ -170,7 +172,7 @@ impl Worker {
             listeners,
             connections: Slab::new(),
             next_generation: 1,
-            timers: TimerWheel::new(Now::read().monotonic),
+            timers: TimerWheel::new(now),
             again: VecDeque::new(),
             starved: VecDeque::new(),
             shared: Shared {
@@ -178,10 +180,12 @@ impl Worker {
                 pool: BufferPool::new(parts.buffers_max),
                 scratch: Scratch::default(),
                 tls: parts.tls,
+                admission: parts.admission,
+                watches: parts.watches,
+                errors: ErrorLog::new(now),
                 metrics: parts.metrics,
             },
             spool: parts.spool,
-            admission: parts.admission,
             accept_burst_max: parts.accept_burst_max,
             commits_in_flight: 0,
             commits_in_flight_max: parts.commits_in_flight_max,
@@ -386,7 +390,10 @@ impl Worker {
         }
         let mut entry = self.connections.remove(index_of(key));
         entry.connection.release(&mut self.shared.pool);
-        self.admission.leave(entry.connection.client());
+        self.shared.admission.leave();
+        if let Some(client) = entry.connection.counted_as() {
+            self.shared.admission.leave_client(client);
+        }
         self.metrics().connections_open.subtract(1);
     }
 }

@@ -30,11 +30,23 @@ pub(super) fn recipients(
             _ => Err(source.problem(key, "\"*\" alone or domain names, not both")),
         };
     }
-    if let Some(bad) = domains.iter().position(|domain| !is_domain_name(domain)) {
-        let expected = "a domain name of letters, digits and hyphens (xn-- for others)";
-        return Err(source.problem(&format!("{key}.{bad}"), expected));
-    }
+    let a_labels = |(index, domain): (usize, &String)| {
+        let expected = "a domain name: letters, digits and hyphens in dotted labels, in any script";
+        a_labels(domain).ok_or_else(|| source.problem(&format!("{key}.{index}"), expected))
+    };
+    let domains: Vec<String> =
+        domains.iter().enumerate().map(a_labels).collect::<Result<_, ConfigError>>()?;
     Ok(RecipientDomains::listed(domains.iter().map(String::as_str)))
+}
+
+/// The domain as mail without SMTPUTF8 carries it: U-labels become A-labels (RFC 5890 section 2.3.2.1), ASCII stays as it
+/// is. `None` if it is no domain name.
+fn a_labels(domain: &str) -> Option<String> {
+    let ascii = match domain.is_ascii() {
+        true => domain.to_owned(),
+        false => idna::domain_to_ascii_strict(domain).ok()?,
+    };
+    is_domain_name(&ascii).then_some(ascii)
 }
 
 /// RFC 5321 2.3.5 with RFC 1035 2.3.4: labels of 1 to 63 letters, digits and inner hyphens, 255 octets in all.
@@ -57,6 +69,30 @@ fn machine_hostname() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_in_other_scripts_become_a_labels() {
+        let table = [
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("BÜCHER.Example", "xn--bcher-kva.example"),
+            // Composed from u and a combining diaeresis.
+            ("bu\u{308}cher.example", "xn--bcher-kva.example"),
+            ("例え。テスト", "xn--r8jz45g.xn--zckzah"),
+            // Not "strasse": UTS 46 is non-transitional by now.
+            ("straße.example", "xn--strae-oqa.example"),
+            ("ab--cd.Example", "ab--cd.Example"),
+            ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ];
+        for (given, expected) in table {
+            assert_eq!(a_labels(given).as_deref(), Some(expected), "{given}");
+        }
+        let long_label = "ü".repeat(64);
+        for bad in ["bü_cher.example", "bü cher.example", "a..ü", "ü.", "-ü", "ü-", "u\u{202e}ü"]
+        {
+            assert_eq!(a_labels(bad), None, "{bad:?}");
+        }
+        assert_eq!(a_labels(&long_label), None);
+    }
 
     #[test]
     fn domain_names_follow_the_label_rules() {

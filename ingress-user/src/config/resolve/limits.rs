@@ -11,7 +11,13 @@ use crate::worker::buffers::BUFFER_BYTES;
 
 /// The upper ends are there so that a slip of the pen is not taken for a wish.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(86_400);
+/// What a client may be made to wait without taking it for a failure: RFC 5321 4.5.3.2 has it wait 5 minutes for a
+/// greeting and for most replies.
+const DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
 const COUNT: RangeInclusive<u64> = 1..=1_000_000;
+const COUNT_OR_NONE: RangeInclusive<u64> = 0..=1_000_000;
+/// MAILMAX and RCPTMAX have at most six digits, and are not 0 (RFC 9422 section 4).
+const ANNOUNCED_COUNT: RangeInclusive<u64> = 1..=999_999;
 /// A command line has to fit in one receive buffer, with room for what follows it.
 const COMMAND_LINE_BYTES: RangeInclusive<u64> = 512..=16 << 10;
 /// RFC 5321 4.5.3.1.6: at least 1,000.
@@ -21,8 +27,16 @@ const SEGMENT_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 40;
 
 pub(super) fn limits(source: &Source<'_>, file: &file::Limits) -> Result<Limits, ConfigError> {
     let at = Section { source, name: "limits" };
-    let d = Limits::default();
-    let limits = Limits {
+    let limits = waits(&at, file, Limits::default())?;
+    let limits = sizes(&at, file, limits)?;
+    let limits = counts(&at, file, limits)?;
+    message_fits_in_buffers(source, &limits)?;
+    Ok(limits)
+}
+
+/// `d` with the timeouts and delays of `file`.
+fn waits(at: &Section<'_, '_>, file: &file::Limits, d: Limits) -> Result<Limits, ConfigError> {
+    Ok(Limits {
         idle_timeout: at.timeout("idle_timeout", file.idle_timeout, d.idle_timeout)?,
         tls_handshake_timeout: at.timeout(
             "tls_handshake_timeout",
@@ -30,13 +44,26 @@ pub(super) fn limits(source: &Source<'_>, file: &file::Limits) -> Result<Limits,
             d.tls_handshake_timeout,
         )?,
         commit_timeout: at.timeout("commit_timeout", file.commit_timeout, d.commit_timeout)?,
+        proxy_header_timeout: at.timeout(
+            "proxy_header_timeout",
+            file.proxy_header_timeout,
+            d.proxy_header_timeout,
+        )?,
+        greet_delay: at.delay("greet_delay", file.greet_delay, d.greet_delay)?,
+        error_delay: at.delay("error_delay", file.error_delay, d.error_delay)?,
+        ..d
+    })
+}
+
+/// `d` with the sizes of `file`.
+fn sizes(at: &Section<'_, '_>, file: &file::Limits, d: Limits) -> Result<Limits, ConfigError> {
+    Ok(Limits {
         message_bytes_max: at.size(
             "message_bytes_max",
             file.message_bytes_max,
             MESSAGE_BYTES,
             d.message_bytes_max,
         )?,
-        recipients_max: at.count("recipients_max", file.recipients_max, d.recipients_max)?,
         command_line_bytes_max: at.size(
             "command_line_bytes_max",
             file.command_line_bytes_max,
@@ -49,7 +76,32 @@ pub(super) fn limits(source: &Source<'_>, file: &file::Limits) -> Result<Limits,
             TEXT_LINE_BYTES,
             d.text_line_bytes_max,
         )?,
+        ..d
+    })
+}
+
+/// `d` with the counts of `file`.
+fn counts(at: &Section<'_, '_>, file: &file::Limits, d: Limits) -> Result<Limits, ConfigError> {
+    Ok(Limits {
+        recipients_max: at.count_in(
+            "recipients_max",
+            file.recipients_max,
+            ANNOUNCED_COUNT,
+            d.recipients_max,
+        )?,
         errors_max: at.count("errors_max", file.errors_max, d.errors_max as usize)? as u32,
+        errors_undelayed_max: at.count_in(
+            "errors_undelayed_max",
+            file.errors_undelayed_max,
+            COUNT_OR_NONE,
+            d.errors_undelayed_max as usize,
+        )? as u32,
+        messages_per_session_max: at.count_in(
+            "messages_per_session_max",
+            file.messages_per_session_max,
+            ANNOUNCED_COUNT,
+            d.messages_per_session_max as usize,
+        )? as u32,
         connections_max: at.count("connections_max", file.connections_max, d.connections_max)?,
         connections_per_client_max: at.count(
             "connections_per_client_max",
@@ -66,9 +118,8 @@ pub(super) fn limits(source: &Source<'_>, file: &file::Limits) -> Result<Limits,
             file.buffers_per_worker_max,
             d.buffers_per_worker_max,
         )?,
-    };
-    message_fits_in_buffers(source, &limits)?;
-    Ok(limits)
+        ..d
+    })
 }
 
 pub(super) fn spool(source: &Source<'_>, file: &file::Spool) -> Result<SpoolConfig, ConfigError> {
@@ -125,22 +176,52 @@ impl Section<'_, '_> {
         given: Option<DurationText>,
         default: Duration,
     ) -> Result<Duration, ConfigError> {
+        self.duration_in(key, given, TIMEOUT, default)
+    }
+
+    /// As [`timeout`](Self::timeout), but 0 is a value: no delay.
+    fn delay(
+        &self,
+        key: &str,
+        given: Option<DurationText>,
+        default: Duration,
+    ) -> Result<Duration, ConfigError> {
+        self.duration_in(key, given, DELAY, default)
+    }
+
+    fn duration_in(
+        &self,
+        key: &str,
+        given: Option<DurationText>,
+        range: RangeInclusive<Duration>,
+        default: Duration,
+    ) -> Result<Duration, ConfigError> {
         match given {
             None => Ok(default),
-            Some(DurationText(value)) if TIMEOUT.contains(&value) => Ok(value),
+            Some(DurationText(value)) if range.contains(&value) => Ok(value),
             Some(_) => {
-                let (low, high) = (DurationText(*TIMEOUT.start()), DurationText(*TIMEOUT.end()));
+                let (low, high) = (DurationText(*range.start()), DurationText(*range.end()));
                 Err(self.out_of_range(key, &format!("\"{low}\""), &format!("\"{high}\"")))
             }
         }
     }
 
     fn count(&self, key: &str, given: Option<Count>, default: usize) -> Result<usize, ConfigError> {
+        self.count_in(key, given, COUNT, default)
+    }
+
+    fn count_in(
+        &self,
+        key: &str,
+        given: Option<Count>,
+        range: RangeInclusive<u64>,
+        default: usize,
+    ) -> Result<usize, ConfigError> {
         match given {
             None => Ok(default),
-            Some(Count(value)) if COUNT.contains(&value) => Ok(value as usize),
+            Some(Count(value)) if range.contains(&value) => Ok(value as usize),
             Some(_) => {
-                Err(self.out_of_range(key, &COUNT.start().to_string(), &COUNT.end().to_string()))
+                Err(self.out_of_range(key, &range.start().to_string(), &range.end().to_string()))
             }
         }
     }

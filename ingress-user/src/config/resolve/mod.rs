@@ -11,9 +11,10 @@ use std::fs::File as OpenFile;
 use std::path::{Component, Path, PathBuf};
 
 use super::error::ConfigError;
-use super::file::{Certificate, Delivery, DeliveryKind, File};
+use super::file::{Certificate, Delivery, DeliveryKind, Extension, File};
 use super::source::Source;
 use super::{CertificateFiles, Config, DeliveryConfig, TlsConfig};
+use crate::policy::TargetExtensions;
 
 /// Where the state lives when the file does not say.
 const STATE_DIR_DEFAULT: &str = "/var/lib/ingress";
@@ -28,13 +29,16 @@ pub(super) fn resolve(
     let state_dir = at.path("state_dir", file.state_dir.as_deref().unwrap_or(STATE_DIR_DEFAULT))?;
     let limits = limits::limits(source, &file.limits)?;
     let listeners = network::listeners(source, &file.listener)?;
+    let delivery = delivery(&at, &file.delivery)?;
     Ok(Config {
         hostname: hosts::hostname(source, file.hostname)?,
         worker_cpus: machine::worker_cpus(source, file.workers)?,
         tls: TlsConfig { certificates: certificates(&at, &file.tls.certificates)? },
         recipients: hosts::recipients(source, file.recipients.domains)?,
         spool: limits::spool(source, &file.spool)?,
-        delivery: delivery(&at, &file.delivery)?,
+        networks: network::clients(source, &file.networks)?,
+        target: target(&delivery, &file.delivery.extensions),
+        delivery,
         xdp: machine::xdp(source, file.xdp)?,
         control: network::control(&at, &file.control, &state_dir, &listeners)?,
         state_dir,
@@ -110,4 +114,27 @@ fn delivery(at: &Place<'_, '_>, delivery: &Delivery) -> Result<DeliveryConfig, C
         }
         None => Err(at.source.problem("delivery.kind", "\"maildir\" or \"discard\"")),
     }
+}
+
+/// What `delivery` is known to keep, and what the operator vouches for beyond it.
+fn target(delivery: &DeliveryConfig, added: &[Extension]) -> TargetExtensions {
+    let mut target = match delivery {
+        // Final delivery to a local disk, octet by octet; RFC 8689 asks nothing more where no hop follows. Nobody here
+        // sends notifications.
+        DeliveryConfig::Maildir { .. } => {
+            TargetExtensions { smtputf8: true, binarymime: true, dsn: false, requiretls: true }
+        }
+        DeliveryConfig::Discard => {
+            TargetExtensions { smtputf8: true, binarymime: true, dsn: true, requiretls: true }
+        }
+    };
+    for extension in added {
+        match extension {
+            Extension::SmtpUtf8 => target.smtputf8 = true,
+            Extension::BinaryMime => target.binarymime = true,
+            Extension::Dsn => target.dsn = true,
+            Extension::RequireTls => target.requiretls = true,
+        }
+    }
+    target
 }

@@ -1,16 +1,22 @@
-//! Addresses of listeners and of the control plane.
+//! Addresses of listeners, of the control plane, and networks of clients.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+
+use ipnet::IpNet;
 
 use super::super::error::ConfigError;
 use super::super::file;
 use super::super::source::Source;
 use super::super::{ControlConfig, ListenerConfig, TlsMode};
 use super::Place;
+use crate::policy::{ClientNetworks, Networks};
+use crate::smtp::dialect::Dialect;
 
 /// `sun_path` of `sockaddr_un` is 108 bytes with the NUL.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Where the world expects SMTP.
+const SMTP_PORT: u16 = 25;
 
 pub(super) fn listeners(
     source: &Source<'_>,
@@ -27,9 +33,56 @@ pub(super) fn listeners(
         if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
             return Err(source.problem(&key, "each address once"));
         }
-        listeners.push(ListenerConfig { address, tls: listener.tls.unwrap_or(TlsMode::StartTls) });
+        let dialect = listener.protocol.unwrap_or(Dialect::Smtp);
+        if dialect == Dialect::Lmtp && address.port() == SMTP_PORT {
+            let expected = "\"smtp\", since LMTP must not be used on port 25 (RFC 2033 section 5)";
+            return Err(source.problem(&format!("listener.{index}.protocol"), expected));
+        }
+        let tls = listener.tls.unwrap_or(TlsMode::StartTls);
+        listeners.push(ListenerConfig { address, tls, dialect });
     }
     Ok(listeners)
+}
+
+pub(super) fn clients(
+    source: &Source<'_>,
+    file: &file::Networks,
+) -> Result<ClientNetworks, ConfigError> {
+    Ok(ClientNetworks {
+        proxy_protocol: networks(source, "networks.proxy_protocol", &file.proxy_protocol)?,
+        xclient: networks(source, "networks.xclient", &file.xclient)?,
+        normalize: networks(source, "networks.normalize", &file.normalize)?,
+        undelayed: networks(source, "networks.undelayed", &file.undelayed)?,
+    })
+}
+
+fn networks(source: &Source<'_>, key: &str, given: &[String]) -> Result<Networks, ConfigError> {
+    if given.len() > Networks::ENTRIES_MAX {
+        let expected = format!("at most {} networks, not {}", Networks::ENTRIES_MAX, given.len());
+        return Err(source.problem(key, expected));
+    }
+    let parse_one = |(index, text): (usize, &String)| {
+        network(text).map_err(|expected| source.problem(&format!("{key}.{index}"), expected))
+    };
+    given.iter().enumerate().map(parse_one).collect()
+}
+
+/// An address or a network; else what was expected. Bits behind the prefix are a slip in the address or in the prefix,
+/// and which of the two only the operator knows.
+fn network(text: &str) -> Result<IpNet, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.into());
+    }
+    let Ok(network) = text.parse::<IpNet>() else {
+        return Err(
+            "an IP address or a network, such as \"192.0.2.0/24\" or \"2001:db8::1\"".into()
+        );
+    };
+    let (whole, address) = (network.trunc(), network.addr());
+    match whole == network {
+        true => Ok(network),
+        false => Err(format!("the network \"{whole}\" or the address \"{address}\"")),
+    }
 }
 
 /// The socket's default place is the state folder: two daemons with different states never meet there.

@@ -1,48 +1,59 @@
 //! BDAT: a message in chunks of announced size (RFC 3030).
 
-use std::time::Instant;
-
 use super::{Action, Chunk, Chunks, Octets, Session, State, Step, Transaction};
-use crate::smtp::data::DataFault;
+use crate::smtp::data::{ChunkScanner, DataFault};
+use crate::smtp::envelope::BodyType;
 use crate::smtp::reply::{Refusal, Reply};
 use crate::spool::BodyEncoding;
 
 impl Session {
     /// Begins a chunk. A refused one is read to its end all the same: its octets must never be taken for commands.
-    pub(super) fn bdat(
-        &mut self,
-        octets: u64,
-        last: bool,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> Action {
+    pub(super) fn bdat(&mut self, octets: u64, last: bool, out: &mut Vec<u8>) -> Action {
         let transaction = match std::mem::replace(&mut self.state, State::ExpectCommand(None)) {
             State::ExpectCommand(transaction) => transaction,
             _ => None,
         };
         let refusal = self.chunk_refusal(transaction.as_ref(), octets);
-        let chunk = Chunk { octets, missing: octets, last };
+        let scanner = match transaction.as_ref().map(|transaction| transaction.chunks) {
+            Some(Chunks::Received { scanner, .. }) => scanner,
+            _ => ChunkScanner::default(),
+        };
+        let chunk = Chunk { octets, missing: octets, last, scanner };
         self.state = State::ExpectChunk { transaction, chunk, refusal };
-        if octets == 0 { self.end_chunk(now, out) } else { Action::Continue }
+        if octets == 0 { self.handle_chunk(&[], out).action } else { Action::Continue }
     }
 
     /// Takes octets of the chunk.
-    pub(super) fn handle_chunk(&mut self, input: &[u8], now: Instant, out: &mut Vec<u8>) -> Step {
-        let State::ExpectChunk { chunk, refusal, .. } = &mut self.state else {
-            return Step { consumed: 0, octets: Octets::Command, action: Action::Continue };
+    pub(super) fn handle_chunk(&mut self, input: &[u8], out: &mut Vec<u8>) -> Step {
+        let is_sloppy = self.client.is_sloppy;
+        let State::ExpectChunk { transaction, chunk, refusal } = &mut self.state else {
+            return Step::nothing();
         };
         let consumed = usize::try_from(chunk.missing).map_or(input.len(), |m| m.min(input.len()));
         chunk.missing -= consumed as u64;
         let complete = chunk.missing == 0;
-        let octets = if refusal.is_some() { Octets::Dropped } else { Octets::Message };
-        let action = if complete { self.end_chunk(now, out) } else { Action::Continue };
+        chunk.scanner.scan(input.get(..consumed).unwrap_or_default());
+        if complete && chunk.last {
+            chunk.scanner.end();
+        }
+        let is_text = transaction.as_ref().is_some_and(|t| t.envelope.body != BodyType::BinaryMime);
+        let fault = chunk.scanner.fault().filter(|_| is_text && !is_sloppy).map(Refusal::Data);
+        if complete {
+            // Not before: which fault is told must not depend on how the octets came.
+            *refusal = refusal.or(fault);
+        }
+        let dropped = refusal.is_some() || fault.is_some();
+        let octets = if dropped { Octets::Dropped } else { Octets::Message };
+        let action = if complete { self.end_chunk(out) } else { Action::Continue };
         Step { consumed, octets, action }
     }
 
     /// Whether octets of earlier chunks are kept by the driver.
     pub(super) fn keeps_chunks(&self) -> bool {
         let transaction = match &self.state {
-            State::ExpectCommand(transaction) | State::ExpectLineEnd(transaction) => transaction,
+            State::ExpectCommand(transaction)
+            | State::ExpectLineEnd(transaction)
+            | State::AwaitErrorDelay { transaction, .. } => transaction,
             State::ExpectChunk { transaction, refusal: None, .. } => transaction,
             _ => return false,
         };
@@ -53,50 +64,85 @@ impl Session {
         let Some(transaction) = transaction else { return Some(Refusal::MailFirst) };
         let before = match transaction.chunks {
             Chunks::None => 0,
-            Chunks::Received { octets } => octets,
+            Chunks::Received { octets, .. } => octets,
             Chunks::Failed(Some(fault)) => return Some(Refusal::Local(fault)),
             Chunks::Failed(None) => return Some(Refusal::ChunkFailedBefore),
         };
-        if transaction.recipients.is_empty() {
+        if transaction.envelope.recipient_count() == 0 {
             return Some(Refusal::RecipientsFirst);
         }
         let too_big = before.saturating_add(octets) > self.settings.message_bytes_max;
         too_big.then_some(Refusal::Data(DataFault::TooBig))
     }
 
-    fn end_chunk(&mut self, now: Instant, out: &mut Vec<u8>) -> Action {
-        let State::ExpectChunk { mut transaction, chunk, refusal } =
+    fn end_chunk(&mut self, out: &mut Vec<u8>) -> Action {
+        let State::ExpectChunk { transaction, chunk, refusal } =
             std::mem::replace(&mut self.state, State::ExpectCommand(None))
         else {
             return Action::Continue;
         };
-        if let Some(refusal) = refusal {
-            let fault = match refusal {
-                Refusal::Local(fault) => Some(fault),
-                _ => None,
-            };
-            if let Some(transaction) = &mut transaction {
-                transaction.chunks = Chunks::Failed(fault);
+        self.transcript.note(format_args!("chunk of {} octets", chunk.octets), self.now);
+        match (refusal, transaction) {
+            (Some(refusal), transaction) => {
+                self.end_refused_chunk(transaction, refusal, chunk.last, out)
             }
-            self.state = State::ExpectCommand(transaction);
-            self.refused_messages += 1;
-            // Our fault is not one of the client's errors.
-            return match fault {
-                Some(_) => self.accept(Reply::Refused(refusal), out),
-                None => self.refuse(refusal, out),
-            };
+            (None, Some(transaction)) => self.end_kept_chunk(transaction, chunk, out),
+            (None, None) => Action::Continue,
         }
-        let Some(mut transaction) = transaction else { return Action::Continue };
+    }
+
+    fn end_kept_chunk(
+        &mut self,
+        mut transaction: Transaction,
+        chunk: Chunk,
+        out: &mut Vec<u8>,
+    ) -> Action {
         if chunk.last {
-            return self.await_commit(transaction, BodyEncoding::Verbatim, now);
+            let is_text = transaction.envelope.body != BodyType::BinaryMime;
+            // Only a sloppy client's chunks get here with a fault.
+            let is_sloppy = is_text && chunk.scanner.fault().is_some();
+            let encoding =
+                if is_sloppy { BodyEncoding::SloppyVerbatim } else { BodyEncoding::Verbatim };
+            return self.await_commit(transaction, encoding);
         }
         let before = match transaction.chunks {
-            Chunks::Received { octets } => octets,
+            Chunks::Received { octets, .. } => octets,
             Chunks::None | Chunks::Failed(_) => 0,
         };
-        transaction.chunks = Chunks::Received { octets: before + chunk.octets };
+        let octets = before + chunk.octets;
+        transaction.chunks = Chunks::Received { octets, scanner: chunk.scanner };
         self.state = State::ExpectCommand(Some(transaction));
-        Reply::ChunkReceived { octets: chunk.octets }.write_to(out);
-        Action::Continue
+        self.say(Reply::ChunkReceived { octets: chunk.octets }, out)
+    }
+
+    /// A refused chunk fails the message. LMTP answers the last one for each recipient, as it would the message.
+    fn end_refused_chunk(
+        &mut self,
+        mut transaction: Option<Transaction>,
+        refusal: Refusal,
+        last: bool,
+        out: &mut Vec<u8>,
+    ) -> Action {
+        let fault = match refusal {
+            Refusal::Local(fault) => Some(fault),
+            _ => None,
+        };
+        let mut replies = 1;
+        if let Some(transaction) = &mut transaction {
+            transaction.chunks = Chunks::Failed(fault);
+            if last {
+                replies = self.final_replies(&transaction.envelope).max(1);
+            }
+        }
+        self.state = State::ExpectCommand(transaction);
+        self.refused_messages += 1;
+        for _ in 1..replies {
+            let _ = self.say(Reply::Refused(refusal), out);
+        }
+        // Our fault is not one of the client's errors.
+        match fault {
+            Some(_) => self.say(Reply::Refused(refusal), out),
+            None => self.refuse(refusal, out),
+        }
     }
 }

@@ -1,29 +1,25 @@
 //! Command lines out of octets that come in any pieces.
 
-use std::time::Instant;
+use memchr::{memchr, memchr2};
 
-use memchr::memchr2;
-
-use super::{Action, Octets, Session, State, Step};
+use super::{Action, CRLF_BYTES, Octets, Session, State, Step};
+use crate::smtp::command::{Command, CommandError};
 use crate::smtp::reply::{Closing, Refusal};
+
+/// Capacity of the memory for unfinished lines that a session keeps: an idle one should cost next to nothing.
+const KEPT_LINE_BYTES_MAX: usize = 256;
 
 impl Session {
     /// Takes one command line, or the piece of one that is there.
-    pub(super) fn handle_line_octets(
-        &mut self,
-        input: &[u8],
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> Step {
-        let step = |consumed, action| Step { consumed, octets: Octets::Command, action };
+    pub(super) fn handle_line_octets(&mut self, input: &[u8], out: &mut Vec<u8>) -> Step {
         let (piece, consumed) = match self.line_piece(input) {
             LinePiece::Whole { piece, consumed } => (piece, consumed),
             LinePiece::Partial => {
                 self.keep_partial_line(input);
-                return step(input.len(), Action::Continue);
+                return Step::command(input.len(), Action::Continue);
             }
             LinePiece::BareLineEnd => {
-                return step(input.len(), self.close(Closing::BareLineEnd, out));
+                return Step::command(input.len(), self.end(Closing::BareLineEnd, out));
             }
         };
         let behind = input.len() > consumed;
@@ -31,17 +27,22 @@ impl Session {
         if let State::ExpectLineEnd(transaction) = &mut self.state {
             self.state = State::ExpectCommand(transaction.take());
             self.line.clear();
-            return step(consumed, self.refuse(Refusal::LineTooLong, out));
+            return Step::command(consumed, self.refuse(Refusal::LineTooLong, out));
         }
         let action = if self.line.is_empty() {
-            self.handle_line(piece, behind, now, out)
+            self.handle_line(piece, behind, out)
         } else {
             let mut line = std::mem::take(&mut self.line);
             line.extend_from_slice(piece);
             if line.last() == Some(&b'\r') {
                 line.pop();
             }
-            self.handle_line(&line, behind, now, out)
+            let action = self.handle_line(&line, behind, out);
+            if line.capacity() <= KEPT_LINE_BYTES_MAX {
+                line.clear();
+                self.line = line;
+            }
+            action
         };
         let octets = match action {
             Action::Commit { .. } => Octets::Command,
@@ -52,8 +53,25 @@ impl Session {
         Step { consumed, octets, action }
     }
 
+    /// Takes one line without its CRLF; `behind` says whether octets are buffered after it.
+    fn handle_line(&mut self, line: &[u8], behind: bool, out: &mut Vec<u8>) -> Action {
+        if line.len() + CRLF_BYTES > self.settings.command_line_bytes_max {
+            return self.refuse(Refusal::LineTooLong, out);
+        }
+        self.transcript.client(line, self.now);
+        match Command::parse(line) {
+            Ok(command) => self.handle_command(command, behind, out),
+            Err(CommandError::ChunkSize) => self.end(Closing::BadChunkSize, out),
+            Err(CommandError::Nul) if !self.client.is_sloppy => self.end(Closing::Nul, out),
+            Err(error) => self.refuse(Refusal::Command(error), out),
+        }
+    }
+
     /// Looks for the line end in `input`, with what [`Self::line`] already holds before it.
     fn line_piece<'i>(&self, input: &'i [u8]) -> LinePiece<'i> {
+        if self.client.is_sloppy {
+            return sloppy_line_piece(input);
+        }
         let cr_before = self.line.last() == Some(&b'\r');
         if cr_before && !input.is_empty() {
             // The CR that waited decides now.
@@ -90,6 +108,13 @@ impl Session {
             self.line.extend_from_slice(input);
         }
     }
+}
+
+/// For those whose bare LF is let through: LF ends a line, with CR before it or without. Any other CR is a syntax error.
+fn sloppy_line_piece(input: &[u8]) -> LinePiece<'_> {
+    let Some(end) = memchr(b'\n', input) else { return LinePiece::Partial };
+    let line = input.get(..end).unwrap_or_default();
+    LinePiece::Whole { piece: line.strip_suffix(b"\r").unwrap_or(line), consumed: end + 1 }
 }
 
 /// Where a command line ends, seen from the input at hand.

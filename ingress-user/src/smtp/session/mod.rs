@@ -1,19 +1,30 @@
-//! The state machine of one connection: its states and the contract with its driver. `lines` finds the command lines,
-//! `commands` carries them out.
+//! The state machine of one connection: its states and the contract with its driver.
+//!
+//! - `opening`: what comes before the first command: PROXY header, greet delay, greeting, TLS
+//! - `lines`: command lines out of octets; `commands`: what each does
+//! - `message`: DATA and the commit; `chunks`: BDAT
+//! - `errors`: refused commands, and how many of them there may be
+//! - `transcript`: the last things said
 
 mod chunks;
 mod commands;
+mod errors;
 mod lines;
+mod message;
+mod opening;
+mod transcript;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::command::{Command, CommandError};
-use super::data::{DataFault, DataScanner};
-use super::envelope::{BodyType, Envelope, Protocol};
+pub use transcript::{Entry, Transcript};
+
+use super::data::{ChunkScanner, DataScanner};
+use super::dialect::Dialect;
+use super::envelope::Envelope;
 use super::reply::{Closing, LocalFault, Refusal, Reply};
-use crate::policy::RecipientDomains;
+use crate::policy::{ClientNetworks, RecipientDomains, TargetExtensions};
 use crate::spool::{BodyEncoding, QueueId};
 
 /// The end of a line, which limits count and lines come without.
@@ -23,33 +34,58 @@ const CRLF_BYTES: usize = 2;
 #[derive(Debug)]
 pub struct Settings {
     pub hostname: Box<str>,
+    pub dialect: Dialect,
+    pub tls: Tls,
     pub domains: RecipientDomains,
+    /// Which clients are treated in a way of their own.
+    pub networks: ClientNetworks,
+    /// What the delivery target keeps; only that is announced.
+    pub target: TargetExtensions,
     /// Wait for the client's next octet (RFC 5321 4.5.3.2.7).
     pub idle_timeout: Duration,
     pub tls_handshake_timeout: Duration,
     pub commit_timeout: Duration,
+    /// Wait for the whole PROXY protocol header.
+    pub proxy_header_timeout: Duration,
+    /// Pause before the greeting, in which a client that talks is an early talker; zero is no pause.
+    pub greet_delay: Duration,
     /// Octets of a command line with its CRLF.
     pub command_line_bytes_max: usize,
     pub message_bytes_max: u64,
     /// Octets of a line of message text with its CRLF.
     pub text_line_bytes_max: u64,
     pub recipients_max: usize,
+    /// MAIL commands in one session before 421 (RFC 9422 MAILMAX).
+    pub messages_max: u32,
     /// Refused commands before 421.
     pub errors_max: u32,
-    /// STARTTLS is announced and taken.
-    pub starttls: bool,
+    /// Refused commands that are answered at once; later answers wait `error_delay`.
+    pub errors_undelayed_max: u32,
+    /// Zero is no delay.
+    pub error_delay: Duration,
+}
+
+/// When a listener speaks TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    Off,
+    /// STARTTLS is announced and taken (RFC 3207).
+    StartTls,
+    /// From the first octet (RFC 8314 section 3.3).
+    Implicit,
 }
 
 /// One connection, from greeting to close. It does no I/O: the driver owns socket, TLS, buffers, clock and spool.
 ///
 /// The driver calls, in this order:
 ///
-/// 1. [`open`](Self::open) once, or [`open_tls`](Self::open_tls) where TLS comes first;
+/// 1. [`open`](Self::open) once;
 /// 2. [`handle_input`](Self::handle_input) with what the client sent, as long as [`wants_input`](Self::wants_input), obeying
-///    the [`Step`] each call returns;
+///    the [`Action`] that each call returns;
 /// 3. after an [`Action::Commit`], [`message_submitted`](Self::message_submitted) and, when the spool has answered,
 ///    [`handle_commit`](Self::handle_commit), or [`refuse_commit`](Self::refuse_commit) where it could not be asked;
 ///    [`handle_tls_established`](Self::handle_tls_established) when the handshake after [`Action::StartTls`] is through;
+///    [`admit`](Self::admit) or [`close`](Self::close) after [`Action::Admit`];
 /// 4. [`handle_timeout`](Self::handle_timeout) when [`deadline`](Self::deadline) has passed.
 ///
 /// Every call appends replies to `out`; they are to be sent before the returned action is carried out. After
@@ -57,36 +93,77 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Session {
     settings: Arc<Settings>,
-    client: IpAddr,
+    client: Client,
     state: State,
+    /// The time of the current call.
+    now: Instant,
     greeted: bool,
     /// TLS is active.
     secure: bool,
     helo: Option<Helo>,
-    /// A command line of which the end has not come yet.
+    /// A PROXY header or command line of which the end has not come yet.
     line: Vec<u8>,
+    /// An envelope whose memory the next transaction takes.
+    spare: Option<Box<Envelope>>,
+    /// MAIL commands so far.
+    messages: u32,
     refused: u32,
     refused_messages: u32,
     deadline: Instant,
+    closing: Option<Closing>,
+    transcript: Transcript,
+}
+
+/// Who is at the other end, as far as it was told by those who may.
+#[derive(Debug)]
+struct Client {
+    address: IpAddr,
+    /// XCLIENT NAME.
+    name: Option<Box<str>>,
+    /// What the configuration says of the networks it is in.
+    may_xclient: bool,
+    is_sloppy: bool,
+    is_undelayed: bool,
 }
 
 /// What the session waits for.
 #[derive(Debug)]
 enum State {
+    ExpectProxyHeader,
+    /// The driver, for the client that a PROXY header has named.
+    AwaitAdmission,
+    /// Nothing but time: the client must not talk before the greeting (RFC 5321 3.1).
+    AwaitGreetDelay,
     /// The TLS handshake.
     ExpectTls,
     /// A command outside a transaction, or within one.
     ExpectCommand(Option<Transaction>),
     /// The end of a command line that was too long.
     ExpectLineEnd(Option<Transaction>),
+    /// The time at which the refusal of a command is told.
+    AwaitErrorDelay {
+        transaction: Option<Transaction>,
+        refusal: Refusal,
+    },
     /// Message octets. With a refusal the rest of the message is read and dropped.
-    ExpectData { transaction: Transaction, scanner: DataScanner, refusal: Option<LocalFault> },
+    ExpectData {
+        transaction: Transaction,
+        scanner: DataScanner,
+        refusal: Option<LocalFault>,
+    },
     /// The rest of a chunk (RFC 3030). With a refusal it is read and dropped. Without a transaction there always is one.
-    ExpectChunk { transaction: Option<Transaction>, chunk: Chunk, refusal: Option<Refusal> },
+    ExpectChunk {
+        transaction: Option<Transaction>,
+        chunk: Chunk,
+        refusal: Option<Refusal>,
+    },
     /// The spool, for the message with this id once it has one.
-    AwaitCommit { id: Option<QueueId> },
+    AwaitCommit {
+        id: Option<QueueId>,
+        replies: usize,
+    },
     /// Nothing: the connection is to be closed.
-    Closed { by_client: bool },
+    Closed,
 }
 
 #[derive(Debug)]
@@ -98,9 +175,7 @@ struct Helo {
 /// One mail transaction (RFC 5321 3.3).
 #[derive(Debug)]
 struct Transaction {
-    reverse_path: Box<str>,
-    recipients: Vec<Box<str>>,
-    body: BodyType,
+    envelope: Box<Envelope>,
     chunks: Chunks,
 }
 
@@ -110,6 +185,7 @@ enum Chunks {
     None,
     Received {
         octets: u64,
+        scanner: ChunkScanner,
     },
     /// A chunk was refused: all others are, until the transaction ends.
     Failed(Option<LocalFault>),
@@ -121,6 +197,7 @@ struct Chunk {
     /// Of those, not received yet.
     missing: u64,
     last: bool,
+    scanner: ChunkScanner,
 }
 
 /// What became of some input.
@@ -147,54 +224,64 @@ pub enum Octets {
 
 /// What the driver does next.
 #[derive(Debug, PartialEq, Eq)]
+#[must_use]
 pub enum Action {
     /// Give more input: first what was not consumed, then what the client sends.
     Continue,
+    /// A trusted peer says that the connection is this client's: [`Session::admit`] it, or [`Session::close`].
+    Admit(IpAddr),
     /// Send the replies, then hand what the client sends to a TLS handshake.
     StartTls,
     /// The message is complete: make it durable, then call [`Session::handle_commit`].
-    Commit { envelope: Envelope, encoding: BodyEncoding },
+    Commit { envelope: Box<Envelope>, encoding: BodyEncoding },
     /// Send the replies, then close.
     Close,
 }
 
 impl Session {
-    /// A session in clear that has not greeted yet.
+    /// A session with `client`, the peer of the connection, that has not [opened](Self::open) yet.
     pub fn new(settings: Arc<Settings>, client: IpAddr, now: Instant) -> Self {
-        let deadline = now + settings.idle_timeout;
         Self {
-            settings,
-            client,
+            client: Client::new(client, &settings.networks),
             state: State::ExpectCommand(None),
+            now,
             greeted: false,
             secure: false,
             helo: None,
             line: Vec::new(),
+            spare: None,
+            messages: 0,
             refused: 0,
             refused_messages: 0,
-            deadline,
+            deadline: now + settings.idle_timeout,
+            closing: None,
+            transcript: Transcript::new(now),
+            settings,
         }
-    }
-
-    /// Greets.
-    pub fn open(&mut self, out: &mut Vec<u8>) {
-        self.greeted = true;
-        Reply::Greeting { hostname: &self.settings.hostname }.write_to(out);
-    }
-
-    /// Waits for TLS before the greeting (RFC 8314 section 3.3).
-    pub fn open_tls(&mut self, now: Instant) {
-        self.await_tls(now);
     }
 
     /// Whether input is of use now. While false, the driver leaves it in the socket.
     pub fn wants_input(&self) -> bool {
-        !matches!(self.state, State::AwaitCommit { .. } | State::Closed { .. })
+        use State::{AwaitAdmission, AwaitCommit, AwaitErrorDelay, Closed};
+        !matches!(self.state, AwaitAdmission | AwaitCommit { .. } | AwaitErrorDelay { .. } | Closed)
     }
 
     /// Whether the client is in the middle of something that a shutdown should let finish.
     pub fn is_in_transaction(&self) -> bool {
-        !matches!(self.state, State::ExpectCommand(None) | State::ExpectTls | State::Closed { .. })
+        match &self.state {
+            State::ExpectCommand(transaction) | State::AwaitErrorDelay { transaction, .. } => {
+                transaction.is_some()
+            }
+            State::ExpectLineEnd(_)
+            | State::ExpectData { .. }
+            | State::ExpectChunk { .. }
+            | State::AwaitCommit { .. } => true,
+            State::ExpectProxyHeader
+            | State::AwaitAdmission
+            | State::AwaitGreetDelay
+            | State::ExpectTls
+            | State::Closed => false,
+        }
     }
 
     /// Whether a message is being received, also one that will be refused.
@@ -208,9 +295,24 @@ impl Session {
         matches!(self.state, State::ExpectTls)
     }
 
+    /// The client: the peer of the connection, or who it stands for by PROXY header or XCLIENT.
+    pub fn client(&self) -> IpAddr {
+        self.client.address
+    }
+
+    /// Why the session ended; `None` also where the client said QUIT.
+    pub fn closing(&self) -> Option<Closing> {
+        self.closing
+    }
+
     /// Whether the client said QUIT: it will send nothing more and closes by itself.
     pub fn is_closed_by_client(&self) -> bool {
-        matches!(self.state, State::Closed { by_client: true })
+        matches!(self.state, State::Closed) && self.closing.is_none()
+    }
+
+    /// The last things said.
+    pub fn transcript(&self) -> &Transcript {
+        &self.transcript
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
@@ -230,218 +332,119 @@ impl Session {
 
     /// Takes octets from the client. What is not consumed is to be presented again, with the action carried out before.
     pub fn handle_input(&mut self, input: &[u8], now: Instant, out: &mut Vec<u8>) -> Step {
-        match &mut self.state {
+        self.now = now;
+        match &self.state {
+            State::ExpectProxyHeader => self.handle_proxy_header(input, out),
+            State::AwaitGreetDelay => self.handle_early_talk(input, out),
             State::ExpectData { .. } => {
                 self.deadline = now + self.settings.idle_timeout;
-                self.handle_data(input, now, out)
+                self.handle_data(input, out)
             }
             State::ExpectChunk { .. } => {
                 self.deadline = now + self.settings.idle_timeout;
-                self.handle_chunk(input, now, out)
+                self.handle_chunk(input, out)
             }
             State::ExpectCommand(_) | State::ExpectLineEnd(_) => {
                 self.deadline = now + self.settings.idle_timeout;
-                self.handle_line_octets(input, now, out)
+                self.handle_line_octets(input, out)
             }
-            State::ExpectTls | State::AwaitCommit { .. } | State::Closed { .. } => {
-                Step { consumed: 0, octets: Octets::Command, action: Action::Continue }
-            }
-        }
-    }
-
-    /// The message of [`Action::Commit`] is on its way to the spool under this id.
-    pub fn message_submitted(&mut self, submitted: QueueId) {
-        if let State::AwaitCommit { id } = &mut self.state {
-            *id = Some(submitted);
-        }
-    }
-
-    /// The spool's answer for the message `id`. An answer that comes after [`handle_timeout`](Self::handle_timeout) gave up
-    /// on it is nobody's: the session may be waiting for its next message by then.
-    pub fn handle_commit(
-        &mut self,
-        id: QueueId,
-        outcome: Result<(), LocalFault>,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) {
-        if !matches!(self.state, State::AwaitCommit { id: Some(awaited) } if awaited == id) {
-            return;
-        }
-        match outcome {
-            Ok(()) => {
-                Reply::Queued { id }.write_to(out);
-                self.end_transaction(now);
-            }
-            Err(fault) => self.refuse_commit(fault, now, out),
-        }
-    }
-
-    /// The message of [`Action::Commit`] is not taken.
-    pub fn refuse_commit(&mut self, fault: LocalFault, now: Instant, out: &mut Vec<u8>) {
-        if matches!(self.state, State::AwaitCommit { .. }) {
-            self.refused_messages += 1;
-            Reply::Refused(Refusal::Local(fault)).write_to(out);
-            self.end_transaction(now);
-        }
-    }
-
-    /// The handshake is through. Whatever was known from before is forgotten (RFC 3207 section 4.2).
-    pub fn handle_tls_established(&mut self, now: Instant, out: &mut Vec<u8>) {
-        self.helo = None;
-        self.secure = true;
-        self.state = State::ExpectCommand(None);
-        self.deadline = now + self.settings.idle_timeout;
-        if !self.greeted {
-            self.open(out);
-        }
-    }
-
-    /// The driver has no memory for more of this message: the rest is read and dropped, and the client told to come again.
-    pub fn refuse_message(&mut self, fault: LocalFault) {
-        match &mut self.state {
-            State::ExpectData { refusal, .. } => {
-                refusal.get_or_insert(fault);
-            }
-            State::ExpectChunk { refusal, .. } => {
-                refusal.get_or_insert(Refusal::Local(fault));
-            }
-            State::ExpectCommand(Some(transaction)) | State::ExpectLineEnd(Some(transaction)) => {
-                transaction.chunks = Chunks::Failed(Some(fault));
-            }
-            _ => {}
+            State::AwaitAdmission
+            | State::ExpectTls
+            | State::AwaitErrorDelay { .. }
+            | State::AwaitCommit { .. }
+            | State::Closed => Step::nothing(),
         }
     }
 
     /// [`deadline`](Self::deadline) has passed.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<u8>) -> Action {
+        self.now = now;
         match self.state {
             State::AwaitCommit { .. } => {
                 self.refuse_commit(LocalFault::CommitTimeout, now, out);
                 Action::Continue
             }
+            State::AwaitGreetDelay => {
+                self.greet(out);
+                Action::Continue
+            }
+            State::AwaitErrorDelay { .. } => self.tell_delayed_refusal(out),
+            State::ExpectProxyHeader => self.end(Closing::NoProxyHeader, out),
             // In the middle of a handshake there is nobody to read a reply.
-            State::ExpectTls | State::Closed { .. } => {
-                self.state = State::Closed { by_client: false };
+            State::ExpectTls => {
+                self.state = State::Closed;
+                self.closing = Some(Closing::Timeout);
                 Action::Close
             }
-            _ => self.close(Closing::Timeout, out),
+            _ => self.end(Closing::Timeout, out),
         }
     }
 
     /// Ends the connection from our side.
-    pub fn close(&mut self, why: Closing, out: &mut Vec<u8>) -> Action {
-        Reply::Closing { hostname: &self.settings.hostname, why }.write_to(out);
-        self.state = State::Closed { by_client: false };
+    pub fn close(&mut self, why: Closing, now: Instant, out: &mut Vec<u8>) -> Action {
+        self.now = now;
+        self.end(why, out)
+    }
+
+    fn end(&mut self, why: Closing, out: &mut Vec<u8>) -> Action {
+        let settings = Arc::clone(&self.settings);
+        // Before its handshake a TLS client understands no reply.
+        if settings.tls != Tls::Implicit || self.secure {
+            let _ = self.say(Reply::Closing { hostname: &settings.hostname, why }, out);
+        }
+        self.state = State::Closed;
+        self.closing = Some(why);
         Action::Close
     }
 
-    fn end_transaction(&mut self, now: Instant) {
-        self.state = State::ExpectCommand(None);
-        self.deadline = now + self.settings.idle_timeout;
-    }
-
-    fn await_tls(&mut self, now: Instant) {
-        self.state = State::ExpectTls;
-        self.deadline = now + self.settings.tls_handshake_timeout;
-    }
-
-    fn handle_data(&mut self, input: &[u8], now: Instant, out: &mut Vec<u8>) -> Step {
-        let State::ExpectData { scanner, refusal, .. } = &mut self.state else {
-            return Step { consumed: 0, octets: Octets::Command, action: Action::Continue };
-        };
-        let scanned = scanner.scan(input);
-        let refusal = refusal.map(Refusal::Local).or_else(|| scanner.fault().map(Refusal::Data));
-        let octets = if refusal.is_some() { Octets::Dropped } else { Octets::Message };
-        let action = match (scanned.complete, refusal) {
-            (false, _) => Action::Continue,
-            (true, Some(refusal)) => self.end_refused_message(refusal, out),
-            (true, None) => self.end_message(now),
-        };
-        Step { consumed: scanned.consumed, octets, action }
-    }
-
-    fn end_message(&mut self, now: Instant) -> Action {
-        match std::mem::replace(&mut self.state, State::ExpectCommand(None)) {
-            State::ExpectData { transaction, .. } => {
-                self.await_commit(transaction, BodyEncoding::DotStuffed, now)
-            }
-            _ => Action::Continue,
-        }
-    }
-
-    fn await_commit(
-        &mut self,
-        transaction: Transaction,
-        encoding: BodyEncoding,
-        now: Instant,
-    ) -> Action {
-        self.state = State::AwaitCommit { id: None };
-        self.deadline = now + self.settings.commit_timeout;
-        Action::Commit { envelope: self.envelope(transaction), encoding }
-    }
-
-    /// The message was read to its end and is not taken. After a bare CR or LF the two sides may disagree on where messages
-    /// end, so nothing more is read from this client.
-    fn end_refused_message(&mut self, refusal: Refusal, out: &mut Vec<u8>) -> Action {
-        self.state = State::ExpectCommand(None);
-        Reply::Refused(refusal).write_to(out);
-        self.refused_messages += 1;
-        match refusal {
-            Refusal::Data(DataFault::BareLf | DataFault::BareCr) => {
-                self.state = State::Closed { by_client: false };
-                Action::Close
-            }
-            _ => Action::Continue,
-        }
-    }
-
-    fn envelope(&self, transaction: Transaction) -> Envelope {
-        let extended = self.helo.as_ref().is_some_and(|helo| helo.extended);
-        let protocol = match (extended, self.secure) {
-            (_, true) => Protocol::Esmtps,
-            (true, false) => Protocol::Esmtp,
-            (false, false) => Protocol::Smtp,
-        };
-        Envelope {
-            reverse_path: transaction.reverse_path,
-            recipients: transaction.recipients,
-            client: self.client,
-            helo: self.helo.as_ref().map(|helo| helo.name.clone()).unwrap_or_default(),
-            protocol,
-            body: transaction.body,
-        }
-    }
-
-    /// Takes one line without its CRLF; `behind` says whether octets are buffered after it.
-    fn handle_line(
-        &mut self,
-        line: &[u8],
-        behind: bool,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> Action {
-        if line.len() + CRLF_BYTES > self.settings.command_line_bytes_max {
-            return self.refuse(Refusal::LineTooLong, out);
-        }
-        match Command::parse(line) {
-            Ok(command) => self.handle_command(command, behind, now, out),
-            Err(CommandError::ChunkSize) => self.close(Closing::BadChunkSize, out),
-            Err(error) => self.refuse(Refusal::Command(error), out),
-        }
-    }
-
-    fn accept(&self, reply: Reply<'_>, out: &mut Vec<u8>) -> Action {
+    /// Writes a reply, and keeps its first line in the transcript.
+    fn say(&mut self, reply: Reply<'_>, out: &mut Vec<u8>) -> Action {
+        let start = out.len();
         reply.write_to(out);
+        self.transcript.server(out.get(start..).unwrap_or_default(), self.now);
         Action::Continue
     }
 
-    fn refuse(&mut self, refusal: Refusal, out: &mut Vec<u8>) -> Action {
-        Reply::Refused(refusal).write_to(out);
-        self.refused += 1;
-        if self.refused >= self.settings.errors_max {
-            return self.close(Closing::TooManyErrors, out);
+    /// Ends the transaction, if there is one: what waits now is a command outside of any.
+    fn reset(&mut self) {
+        let state = std::mem::replace(&mut self.state, State::ExpectCommand(None));
+        if let State::ExpectCommand(Some(transaction)) = state {
+            self.recycle(transaction.envelope);
         }
-        Action::Continue
+    }
+
+    /// Takes an envelope back: its memory serves the next transaction.
+    pub fn recycle(&mut self, envelope: Box<Envelope>) {
+        self.spare = Some(envelope);
+    }
+}
+
+impl Step {
+    /// Input that is not wanted now.
+    fn nothing() -> Self {
+        Self { consumed: 0, octets: Octets::Command, action: Action::Continue }
+    }
+
+    /// Input that was a command, or anything else but message.
+    fn command(consumed: usize, action: Action) -> Self {
+        Self { consumed, octets: Octets::Command, action }
+    }
+}
+
+impl Client {
+    fn new(address: IpAddr, networks: &ClientNetworks) -> Self {
+        Self {
+            address,
+            name: None,
+            may_xclient: networks.xclient.contains(address),
+            is_sloppy: networks.normalize.contains(address),
+            is_undelayed: networks.undelayed.contains(address),
+        }
+    }
+
+    /// The connection is another client's. Who may tell so keeps that right; all others go with the address.
+    fn set_address(&mut self, address: IpAddr, networks: &ClientNetworks) {
+        let may_xclient = self.may_xclient;
+        *self = Self { may_xclient, name: self.name.take(), ..Self::new(address, networks) };
     }
 }

@@ -20,14 +20,12 @@ fn example() -> Vec<u8> {
 fn example_submission() -> Submission {
     Submission {
         accepted_at: 1_700_000_000_000_000,
-        envelope: Envelope {
-            reverse_path: "a@b.example".into(),
-            recipients: vec!["c@d.example".into()],
-            client: "192.0.2.7".parse().unwrap(),
-            helo: "b.example".into(),
-            protocol: Protocol::Esmtp,
-            body: BodyType::SevenBit,
-        },
+        envelope: Box::new(Envelope::plain(
+            [192, 0, 2, 7].into(),
+            "b.example",
+            "a@b.example",
+            &["c@d.example"],
+        )),
         trace: b"X: y\r\n".to_vec(),
         encoding: BodyEncoding::DotStuffed,
         ..submission(QueueId::new(1_700_000_000_000_000, 1).0, b"Hi\r\n..\r\n.\r\n")

@@ -21,7 +21,7 @@ use super::writer::{Parts, Wrap, Writer};
 use super::*;
 use crate::config::SpoolConfig;
 use crate::metrics::Metrics;
-use crate::smtp::envelope::{BodyType, Envelope, Protocol};
+use crate::smtp::envelope::Envelope;
 use crate::worker::buffers::{BUFFER_BYTES, Buffer, Chunk};
 
 /// For what happens on another thread: long enough for any machine, and only waited for when a test fails.
@@ -54,14 +54,12 @@ fn submission(number: u64, body: &[u8]) -> Submission {
         ticket: Ticket { worker: 0, connection: number },
         id: QueueId(number),
         accepted_at: 1_700_000_000_000_000 + number,
-        envelope: Envelope {
-            reverse_path: format!("sender{number}@example.org").into(),
-            recipients: vec![format!("recipient{number}@example.net").into()],
-            client: "192.0.2.1".parse().unwrap(),
-            helo: "client.example.org".into(),
-            protocol: Protocol::Esmtps,
-            body: BodyType::EightBitMime,
-        },
+        envelope: Box::new(Envelope::plain(
+            [192, 0, 2, 1].into(),
+            "client.example.org",
+            &format!("sender{number}@example.org"),
+            &[&format!("recipient{number}@example.net")],
+        )),
         trace: format!("Received: number {number}\r\n").into_bytes(),
         body: chunks.collect(),
         encoding: BodyEncoding::Verbatim,
@@ -84,7 +82,7 @@ impl Content {
         Self {
             id: submission.id,
             accepted_at: submission.accepted_at,
-            envelope: submission.envelope.clone(),
+            envelope: (*submission.envelope).clone(),
             trace: submission.trace.clone(),
             body: submission.body.iter().flat_map(Chunk::pieces).flatten().copied().collect(),
         }
