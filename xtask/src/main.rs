@@ -3,6 +3,7 @@
 mod apt;
 mod bench;
 mod build;
+mod fuzz;
 mod lint;
 mod rules;
 mod run;
@@ -28,6 +29,8 @@ enum Task {
     Run(run::Options),
     /// Install what is missing and run every suite this machine can run
     Test(test::Options),
+    /// Fuzz the protocol core for long
+    Fuzz(fuzz::Options),
     /// Check format, clippy, the dependency rules of the modules, and cargo-deny
     Lint(lint::Options),
     /// Build everything, then run the benchmarks with the arguments given
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Task::Build(options) => build::run(options),
         Task::Run(options) => run::run(options),
         Task::Test(options) => test::run(options),
+        Task::Fuzz(options) => fuzz::run(options),
         Task::Lint(options) => lint::run(options),
         Task::Bench(options) => bench::run(options),
     };

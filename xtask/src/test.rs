@@ -4,11 +4,11 @@ use anyhow::{Context, Result, ensure};
 
 use crate::build::Object;
 use crate::tools::{self, Tool};
-use crate::{build, shell};
+use crate::{build, fuzz, shell};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Run these suites only (`host`, `harness`, or a file name in tests/suites without .rs)
+    /// Run these suites only (`host`, `harness`, `fuzz`, or a file name in tests/suites without .rs)
     suites: Vec<String>,
 }
 
@@ -16,6 +16,8 @@ pub(crate) struct Options {
 const HOST: &str = "host";
 /// What the suites of the real binary have in common.
 const HARNESS: &str = "harness";
+/// All fuzz targets for a minute.
+const FUZZ: &str = "fuzz";
 
 const SMTP_SOURCE: Tool = ("smtp-source", "postfix");
 /// What swaks needs for STARTTLS.
@@ -80,7 +82,8 @@ pub(crate) fn run(options: Options) -> Result<()> {
     summarise(&outcomes)
 }
 
-/// The host tests, then the files in tests/suites: a new suite is run without a change here.
+/// The host tests, then the files in tests/suites: a new suite is run without a change here. Fuzzing comes last: it
+/// builds all anew, with flags of its own.
 fn suites() -> Result<Vec<String>> {
     let folder = shell::root().join("tests/suites");
     let entries = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
@@ -90,7 +93,8 @@ fn suites() -> Result<Vec<String>> {
         suites.extend(name.to_str().and_then(|name| name.strip_suffix(".rs")).map(str::to_owned));
     }
     suites.sort();
-    Ok([HOST, HARNESS].map(str::to_owned).into_iter().chain(suites).collect())
+    let first = [HOST, HARNESS].map(str::to_owned);
+    Ok(first.into_iter().chain(suites).chain([FUZZ.to_owned()]).collect())
 }
 
 fn install_tools(suites: &[String]) {
@@ -104,6 +108,9 @@ fn install_tools(suites: &[String]) {
 }
 
 fn run_suite(suite: &str, object: &Object) -> Outcome {
+    if suite == FUZZ {
+        return fuzz::unmet().map_or_else(|| outcome(fuzz::suite()), Outcome::Skipped);
+    }
     let needs = NEEDS.iter().find(|needs| needs.suite == suite);
     if let Some(reason) = needs.and_then(|needs| unmet(needs, object)) {
         return Outcome::Skipped(reason);
@@ -120,7 +127,11 @@ fn run_suite(suite: &str, object: &Object) -> Outcome {
         // Namespaces, interfaces and CPUs are the machine's: one test at a time.
         cargo.args(["--", "--test-threads=1"]);
     }
-    match shell::run(&mut cargo) {
+    outcome(shell::run(&mut cargo))
+}
+
+fn outcome(result: Result<()>) -> Outcome {
+    match result {
         Ok(()) => Outcome::Passed,
         Err(error) => Outcome::Failed(error),
     }

@@ -1,0 +1,34 @@
+//! Paths of MAIL and RCPT: what is taken is within the limits of RFC 5321 4.5.3.1, and means the same when it is read again.
+
+#![no_main]
+
+use ingress_user::smtp::address::{
+    Address, DOMAIN_BYTES_MAX, LOCAL_PART_BYTES_MAX, PathError, parse_path, split_path,
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    if let Ok((path, rest)) = split_path(text) {
+        assert_eq!(format!("<{path}>{rest}"), text);
+    }
+    match parse_path(text) {
+        Ok(address) => check(address, text),
+        Err(error) => assert_eq!(error == PathError::NonAscii, !text.is_ascii()),
+    }
+});
+
+fn check(address: Address<'_>, path: &str) {
+    let mailbox = address.as_str();
+    assert!(path.ends_with(mailbox));
+    assert!(mailbox.bytes().all(|byte| matches!(byte, b' '..=b'~')));
+    assert_eq!(parse_path(mailbox), Ok(address));
+    // In MAIL and RCPT it is found whole again, whatever a quoted local part holds.
+    assert_eq!(split_path(&format!("<{mailbox}> SIZE=1")), Ok((mailbox, " SIZE=1")));
+    if address.is_bare_postmaster() {
+        assert!(mailbox.eq_ignore_ascii_case("postmaster") && address.domain().is_empty());
+        return;
+    }
+    let local = mailbox.strip_suffix(address.domain()).and_then(|rest| rest.strip_suffix('@'));
+    assert!((1..=LOCAL_PART_BYTES_MAX).contains(&local.map_or(0, str::len)));
+    assert!((1..=DOMAIN_BYTES_MAX).contains(&address.domain().len()));
+}
