@@ -136,7 +136,7 @@ pub const SUMMARY_NAMES: [&str; 11] = [
 
 /// What a dialogue can say about an envelope: names and values. `to` comes once for each recipient, `rcpt` once for each that
 /// has DSN parameters, `mail` where MAIL had such.
-pub(crate) fn summary(envelope: &Envelope) -> Vec<(&'static str, String)> {
+pub fn summary(envelope: &Envelope) -> Vec<(&'static str, String)> {
     let body = match envelope.body {
         BodyType::SevenBit => "7BIT",
         BodyType::EightBitMime => "8BITMIME",

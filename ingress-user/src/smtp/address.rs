@@ -94,7 +94,7 @@ pub fn split_path(text: &str) -> Result<(&str, &str), PathError> {
 /// Parses what stands between the angle brackets of RCPT, or of MAIL when it is not empty.
 pub fn parse_path(path: &str) -> Result<Address<'_>, PathError> {
     let mailbox = strip_source_route(path)?;
-    if mailbox.eq_ignore_ascii_case("postmaster") {
+    if path.eq_ignore_ascii_case("postmaster") {
         return Ok(Address { text: mailbox, domain_at: None });
     }
     let local_end = local_part_end(mailbox)?;
@@ -229,6 +229,7 @@ mod tests {
     fn postmaster_needs_no_domain() {
         assert!(parse_path("PostMaster").unwrap().is_bare_postmaster());
         assert!(!parse_path("postmaster@example.net").unwrap().is_bare_postmaster());
+        assert_eq!(domain_of("@elsewhere.example:postmaster"), Err(PathError::Syntax));
     }
 
     #[test]

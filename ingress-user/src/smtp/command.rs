@@ -57,7 +57,10 @@ pub enum CommandError {
     Nul,
     /// The argument is missing, or there is one where none belongs.
     Argument,
-    Path(PathError),
+    /// In MAIL.
+    Sender(PathError),
+    /// In RCPT.
+    Recipient(PathError),
     /// A parameter of MAIL or RCPT that we did not announce.
     UnknownParameter,
     /// BDAT without a size that can be read: where the chunk ends is unknown.
@@ -147,35 +150,46 @@ fn helo_name(argument: &str) -> Result<&str, CommandError> {
 }
 
 fn parse_mail(argument: &str) -> Result<Command<'_>, CommandError> {
-    let (path, parameters) = path_after("FROM:", argument)?;
+    let (path, parameters) = path_after("FROM:", argument, CommandError::Sender)?;
     let reverse_path = match path {
         "" => None,
-        path => Some(address::parse_path(path).map_err(CommandError::Path)?),
+        path => Some(reverse_path(path).map_err(CommandError::Sender)?),
     };
     let parameters = MailParameters::parse(parameters)?;
     Ok(Command::Mail { reverse_path, parameters })
 }
 
 fn parse_rcpt(argument: &str) -> Result<Command<'_>, CommandError> {
-    let (path, parameters) = path_after("TO:", argument)?;
-    let path = address::parse_path(path).map_err(CommandError::Path)?;
+    let (path, parameters) = path_after("TO:", argument, CommandError::Recipient)?;
+    let path = address::parse_path(path).map_err(CommandError::Recipient)?;
     Ok(Command::Rcpt { path, parameters: RcptParameters::parse(parameters)? })
 }
 
 /// `FROM:<path> parameters` to path and parameters. A blank after the colon is against the grammar and common; it is let
 /// through (RFC 5321 3.3 asks for tolerance here).
-fn path_after<'a>(keyword: &str, argument: &'a str) -> Result<(&'a str, &'a str), CommandError> {
+fn path_after<'a>(
+    keyword: &str,
+    argument: &'a str,
+    fault: fn(PathError) -> CommandError,
+) -> Result<(&'a str, &'a str), CommandError> {
     let (head, rest) = argument.split_at_checked(keyword.len()).ok_or(CommandError::Argument)?;
     if !head.eq_ignore_ascii_case(keyword) {
         return Err(CommandError::Argument);
     }
-    let (path, parameters) =
-        address::split_path(rest.trim_ascii_start()).map_err(CommandError::Path)?;
+    let (path, parameters) = address::split_path(rest.trim_ascii_start()).map_err(fault)?;
     if parameters.is_empty() || parameters.starts_with(' ') {
         Ok((path, parameters))
     } else {
-        Err(CommandError::Path(PathError::Syntax))
+        Err(fault(PathError::Syntax))
     }
+}
+
+/// A sender without a domain cannot be answered; only as a recipient is `postmaster` good without one (RFC 5321 4.5.1).
+fn reverse_path(path: &str) -> Result<Address<'_>, PathError> {
+    address::parse_path(path).and_then(|address| match address.is_bare_postmaster() {
+        false => Ok(address),
+        true => Err(PathError::Syntax),
+    })
 }
 
 /// RFC 3030 section 2: `chunk-size [ SP "LAST" ]`.
@@ -264,13 +278,14 @@ mod tests {
             (b"VRFY", CommandError::Argument),
             (b"MAIL", CommandError::Argument),
             (b"MAIL TO:<a@b>", CommandError::Argument),
-            (b"MAIL FROM:a@b", CommandError::Path(PathError::Syntax)),
-            (b"MAIL FROM:<a@b>SIZE=1", CommandError::Path(PathError::Syntax)),
+            (b"MAIL FROM:a@b", CommandError::Sender(PathError::Syntax)),
+            (b"MAIL FROM:<postmaster>", CommandError::Sender(PathError::Syntax)),
+            (b"MAIL FROM:<a@b>SIZE=1", CommandError::Sender(PathError::Syntax)),
             (b"MAIL FROM:<a@b> SIZE=x", CommandError::ParameterValue),
             (b"MAIL FROM:<a@b> SIZE=1 SIZE=2", CommandError::ParameterValue),
             (b"MAIL FROM:<a@b> BODY=9BIT", CommandError::ParameterValue),
             (b"MAIL FROM:<a@b> AUTH=<>", CommandError::UnknownParameter),
-            (b"RCPT TO:<>", CommandError::Path(PathError::Syntax)),
+            (b"RCPT TO:<>", CommandError::Recipient(PathError::Syntax)),
             (b"RCPT TO:<a@b> SIZE=1", CommandError::UnknownParameter),
             (b"XCLIENT", CommandError::Argument),
             (b"NOOP \x01", CommandError::Syntax),

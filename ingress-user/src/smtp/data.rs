@@ -4,7 +4,7 @@
 
 use memchr::{memchr, memchr2, memchr2_iter};
 
-/// Why a message will be refused at its end. The first fault found is the one told.
+/// Why a message will be refused at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataFault {
     /// LF without CR before it. RFC 5321 2.3.8: only CRLF ends a line; anything else opens SMTP smuggling.
@@ -15,6 +15,13 @@ pub enum DataFault {
     Nul,
     TooBig,
     LineTooLong,
+}
+
+impl DataFault {
+    /// Whether it is about octets that no message has, and not about lengths.
+    pub fn is_stray_octet(self) -> bool {
+        matches!(self, Self::BareLf | Self::BareCr | Self::Nul)
+    }
 }
 
 /// Bounds on one message.
@@ -47,9 +54,11 @@ pub struct DataScanner {
     /// Octets of the message so far, without stuffed dots.
     message_bytes: u64,
     line_bytes: u64,
-    fault: Option<DataFault>,
-    has_bare_line_end: bool,
+    /// The first bare CR or LF.
+    bare: Option<DataFault>,
     has_nul: bool,
+    /// The first limit crossed.
+    limit: Option<DataFault>,
 }
 
 /// What one call of [`DataScanner::scan`] found.
@@ -67,21 +76,25 @@ impl DataScanner {
             limits,
             message_bytes: 0,
             line_bytes: 0,
-            fault: None,
-            has_bare_line_end: false,
+            bare: None,
             has_nul: false,
+            limit: None,
         }
     }
 
-    /// The first thing found wrong; NUL only where nothing else is.
+    /// What is wrong: octets before limits, since after those the two sides may disagree on what was said.
     pub fn fault(&self) -> Option<DataFault> {
-        let nul = self.has_nul && !self.limits.sloppy;
-        self.fault.or(nul.then_some(DataFault::Nul))
+        let octets = self.stray_octets().filter(|_| !self.limits.sloppy);
+        octets.or(self.limit)
     }
 
     /// Whether anything was let through that has to be normalised.
     pub fn is_sloppy(&self) -> bool {
-        self.limits.sloppy && (self.has_bare_line_end || self.has_nul)
+        self.limits.sloppy && self.stray_octets().is_some()
+    }
+
+    fn stray_octets(&self) -> Option<DataFault> {
+        self.bare.or(self.has_nul.then_some(DataFault::Nul))
     }
 
     /// Octets of the message, dots undone, the final line not counted.
@@ -192,59 +205,67 @@ impl DataScanner {
         let line_room = self.limits.line_bytes_max.saturating_sub(self.line_bytes);
         self.message_bytes += octets;
         self.line_bytes += octets;
-        if octets > line_room && line_room < message_room {
-            self.found(DataFault::LineTooLong);
-        } else if octets > message_room {
-            self.found(DataFault::TooBig);
-        } else if octets > line_room {
-            self.found(DataFault::LineTooLong);
-        }
+        let crossed = match (octets > message_room, octets > line_room) {
+            (_, true) if line_room < message_room => DataFault::LineTooLong,
+            (true, _) => DataFault::TooBig,
+            (false, true) => DataFault::LineTooLong,
+            (false, false) => return,
+        };
+        self.limit.get_or_insert(crossed);
     }
 
-    fn found(&mut self, fault: DataFault) {
-        let bare = matches!(fault, DataFault::BareLf | DataFault::BareCr);
-        self.has_bare_line_end |= bare;
-        if !(bare && self.limits.sloppy) {
-            self.fault.get_or_insert(fault);
-        } else if fault == DataFault::BareLf {
+    fn found(&mut self, bare: DataFault) {
+        self.bare.get_or_insert(bare);
+        if self.limits.sloppy && bare == DataFault::BareLf {
             self.line_bytes = 0;
         }
     }
 }
 
 /// Watches the octets of chunks (RFC 3030) for what [`DataScanner`] finds in DATA: BDAT must not be a way around it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkScanner {
+    line_bytes_max: u64,
+    /// Octets of the line under way.
+    line_bytes: u64,
     /// The last octet was CR.
     after_cr: bool,
-    fault: Option<DataFault>,
+    bare: Option<DataFault>,
     has_nul: bool,
+    line_too_long: bool,
 }
 
 impl ChunkScanner {
+    pub fn new(line_bytes_max: u64) -> Self {
+        Self {
+            line_bytes_max,
+            line_bytes: 0,
+            after_cr: false,
+            bare: None,
+            has_nul: false,
+            line_too_long: false,
+        }
+    }
+
     /// Goes on over the next octets of the message.
     pub fn scan(&mut self, octets: &[u8]) {
-        let mut expected = 0;
+        let mut behind = 0;
         for at in memchr2_iter(b'\r', b'\n', octets) {
-            let is_cr = octets.get(at) == Some(&b'\r');
-            match (self.after_cr, at == expected, is_cr) {
-                (true, true, false) => self.after_cr = false,
-                (true, _, is_cr) => {
-                    self.found(DataFault::BareCr);
-                    self.after_cr = is_cr;
-                    if !is_cr {
-                        self.found(DataFault::BareLf);
-                    }
-                }
-                (false, _, true) => self.after_cr = true,
-                (false, _, false) => self.found(DataFault::BareLf),
+            self.text(at - behind);
+            let is_lf = octets.get(at) == Some(&b'\n');
+            match (self.after_cr, is_lf) {
+                (true, false) => self.found(DataFault::BareCr),
+                (false, true) => self.found(DataFault::BareLf),
+                _ => {}
             }
-            expected = at + 1;
+            self.after_cr = !is_lf;
+            self.count(1);
+            if is_lf {
+                self.line_bytes = 0;
+            }
+            behind = at + 1;
         }
-        if self.after_cr && expected < octets.len() {
-            self.found(DataFault::BareCr);
-            self.after_cr = false;
-        }
+        self.text(octets.len() - behind);
         self.has_nul = self.has_nul || memchr(0, octets).is_some();
     }
 
@@ -255,13 +276,33 @@ impl ChunkScanner {
         }
     }
 
-    /// The first thing found wrong so far; NUL only where nothing else is.
-    pub fn fault(&self) -> Option<DataFault> {
-        self.fault.or(self.has_nul.then_some(DataFault::Nul))
+    /// What is wrong so far with the octets themselves.
+    pub fn stray_octets(&self) -> Option<DataFault> {
+        self.bare.or(self.has_nul.then_some(DataFault::Nul))
+    }
+
+    /// What is wrong so far with the lengths of lines.
+    pub fn limit(&self) -> Option<DataFault> {
+        self.line_too_long.then_some(DataFault::LineTooLong)
+    }
+
+    /// Octets that are neither CR nor LF.
+    fn text(&mut self, octets: usize) {
+        if octets > 0 {
+            if std::mem::take(&mut self.after_cr) {
+                self.found(DataFault::BareCr);
+            }
+            self.count(octets as u64);
+        }
+    }
+
+    fn count(&mut self, octets: u64) {
+        self.line_bytes += octets;
+        self.line_too_long |= self.line_bytes > self.line_bytes_max;
     }
 
     fn found(&mut self, fault: DataFault) {
-        self.fault.get_or_insert(fault);
+        self.bare.get_or_insert(fault);
     }
 }
 
@@ -356,6 +397,15 @@ mod tests {
         assert_eq!(scan_in(&octets, limits).1, Some(DataFault::TooBig));
     }
 
+    /// Else one long line before it would hide a bare LF, after which the session must not go on.
+    #[test]
+    fn a_bare_line_end_is_told_also_where_a_limit_was_crossed_before() {
+        let limits = DataLimits { message_bytes_max: 7, line_bytes_max: 5, ..LIMITS };
+        let wire = b"abcdefghi\r\na\nb\r\n.\r\n";
+        assert_eq!(scan_in(&[wire], limits).1, Some(DataFault::BareLf));
+        assert_eq!(scan_in(&[b"abcdefghi\0\r\n.\r\n"], limits).1, Some(DataFault::Nul));
+    }
+
     #[test]
     fn a_nul_is_a_fault_wherever_it_stands() {
         for wire in [&b"\0\r\n.\r\n"[..], b"a\0b\r\n.\r\n", b".\0\r\n.\r\n"] {
@@ -383,10 +433,20 @@ mod tests {
     }
 
     fn chunk_fault(pieces: &[&[u8]]) -> Option<DataFault> {
-        let mut scanner = ChunkScanner::default();
+        let mut scanner = ChunkScanner::new(LIMITS.line_bytes_max);
         pieces.iter().for_each(|piece| scanner.scan(piece));
         scanner.end();
-        scanner.fault()
+        scanner.stray_octets().or(scanner.limit())
+    }
+
+    #[test]
+    fn a_long_line_in_chunks_is_seen_to_the_octet() {
+        let longest = [b"a".repeat(98).as_slice(), b"\r\n"].concat();
+        assert_eq!(chunk_fault(&[&longest, &longest]), None);
+        let longer = [b"a", longest.as_slice()].concat();
+        let octets: Vec<&[u8]> = longer.chunks(1).collect();
+        assert_eq!(chunk_fault(&[&longer]), Some(DataFault::LineTooLong));
+        assert_eq!(chunk_fault(&octets), Some(DataFault::LineTooLong));
     }
 
     #[test]

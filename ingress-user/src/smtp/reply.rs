@@ -187,7 +187,7 @@ impl Refusal {
     fn parts(self) -> Parts {
         match self {
             Self::Command(error) => command_parts(error),
-            Self::LineTooLong => ("500", "5.5.6", "Command line too long"),
+            Self::LineTooLong => ("500", "5.5.2", "Command line too long"),
             Self::HeloFirst => ("503", "5.5.1", "Send EHLO, HELO or LHLO first"),
             Self::OtherDialect(Dialect::Smtp) => ("500", "5.5.1", "This is SMTP: send EHLO"),
             Self::OtherDialect(Dialect::Lmtp) => ("500", "5.5.1", "This is LMTP: send LHLO"),
@@ -315,13 +315,19 @@ fn command_parts(error: CommandError) -> Parts {
         CommandError::Argument => ("501", "5.5.4", "Wrong or missing argument"),
         CommandError::UnknownParameter => ("555", "5.5.4", "Parameter not recognized"),
         CommandError::ParameterValue => ("501", "5.5.4", "Wrong parameter value"),
-        CommandError::Path(PathError::Syntax) => ("501", "5.1.3", "Bad address syntax"),
-        CommandError::Path(PathError::LocalPartTooLong) => ("501", "5.1.3", "Local part too long"),
-        CommandError::Path(PathError::DomainTooLong) => ("501", "5.1.3", "Domain too long"),
+        // RFC 3463 3.2: X.1.7 is about a sender, X.1.3 about a recipient.
+        CommandError::Sender(fault) => path_parts(fault, "5.1.7"),
+        CommandError::Recipient(fault) => path_parts(fault, "5.1.3"),
+    }
+}
+
+fn path_parts(fault: PathError, enhanced: &'static str) -> Parts {
+    match fault {
+        PathError::Syntax => ("501", enhanced, "Bad address syntax"),
+        PathError::LocalPartTooLong => ("501", enhanced, "Local part too long"),
+        PathError::DomainTooLong => ("501", enhanced, "Domain too long"),
         // RFC 6531 3.5: 550 or 553 with 5.6.7 where SMTPUTF8 would be needed.
-        CommandError::Path(PathError::NonAscii) => {
-            ("553", "5.6.7", "Address with non-ASCII characters needs SMTPUTF8")
-        }
+        PathError::NonAscii => ("553", "5.6.7", "Address with non-ASCII characters needs SMTPUTF8"),
     }
 }
 
@@ -392,10 +398,11 @@ mod tests {
             C::UnknownParameter,
             C::ParameterValue,
             C::ChunkSize,
-            C::Path(PathError::Syntax),
-            C::Path(PathError::LocalPartTooLong),
-            C::Path(PathError::DomainTooLong),
-            C::Path(PathError::NonAscii),
+            C::Sender(PathError::Syntax),
+            C::Recipient(PathError::Syntax),
+            C::Recipient(PathError::LocalPartTooLong),
+            C::Recipient(PathError::DomainTooLong),
+            C::Recipient(PathError::NonAscii),
         ];
         let data = [
             DataFault::BareLf,

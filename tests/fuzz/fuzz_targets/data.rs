@@ -7,7 +7,7 @@ use ingress_fuzz::cut;
 use ingress_user::smtp::data::{DataFault, DataLimits, DataScanner};
 use libfuzzer_sys::fuzz_target;
 
-const LIMITS: DataLimits = DataLimits { message_bytes_max: 60, line_bytes_max: 20 };
+const LIMITS: DataLimits = DataLimits { message_bytes_max: 60, line_bytes_max: 20, sloppy: false };
 
 /// What the scanner made of a message.
 #[derive(Debug, PartialEq, Eq)]

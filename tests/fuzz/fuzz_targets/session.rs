@@ -6,27 +6,33 @@
 
 use std::array;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use ingress_fuzz::{Client, Spool, cut, reply_lines};
 use ingress_tests::dialogue::settings;
+use ingress_user::policy::Networks;
 use ingress_user::smtp::Settings;
+use ingress_user::smtp::session::Tls;
+use ipnet::{IpNet, Ipv4Net};
 use libfuzzer_sys::fuzz_target;
 
 /// What a client says that comes to the point. Chance alone rarely gets there.
 const TRANSACTION: &[u8] =
     b"EHLO client.example.org\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\n";
 
-/// Bits of the first octet. Those of 32 and above mean nothing, so that seeds can begin with a letter.
+/// Bits of the first octet. Those of 64 and above mean nothing, so that seeds can begin with a letter.
 mod choice {
     pub(super) const TINY_LIMITS: u8 = 1;
     pub(super) const NO_STARTTLS: u8 = 2;
     pub(super) const MANY_ERRORS: u8 = 4;
     pub(super) const BUSY_SPOOL: u8 = 8;
     pub(super) const IN_TRANSACTION: u8 = 16;
+    /// Its bare line ends are let through, and it may name another client.
+    pub(super) const TRUSTED: u8 = 32;
 }
 
 /// For each choice; those that are no matter of settings are among them.
-static SETTINGS: LazyLock<[Arc<Settings>; 32]> =
+static SETTINGS: LazyLock<[Arc<Settings>; 64]> =
     LazyLock::new(|| array::from_fn(|choice| Arc::new(chosen(choice as u8))));
 
 /// Tiny limits are within reach of a short input.
@@ -40,7 +46,17 @@ fn chosen(choice: u8) -> Settings {
     if choice & choice::MANY_ERRORS != 0 {
         settings.errors_max = 1000;
     }
-    settings.starttls = choice & choice::NO_STARTTLS == 0;
+    if choice & choice::NO_STARTTLS != 0 {
+        settings.tls = Tls::Off;
+    }
+    if choice & choice::TRUSTED != 0 {
+        let everybody: Networks = [IpNet::V4(Ipv4Net::default())].into_iter().collect();
+        settings.networks.normalize = everybody.clone();
+        settings.networks.xclient = everybody;
+    }
+    settings.messages_max = 1000;
+    // Nobody lets time pass.
+    settings.error_delay = Duration::ZERO;
     settings
 }
 

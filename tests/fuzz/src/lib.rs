@@ -57,7 +57,8 @@ impl Client {
         let address = [192, 0, 2, 1].into();
         let mut session = Session::new(Arc::clone(settings), address, now);
         let mut transcript = Transcript::default();
-        session.open(&mut transcript.replies);
+        let opened = session.open(now, &mut transcript.replies);
+        assert_eq!(opened, Action::Continue, "settings of this client greet at once");
         let settings = Arc::clone(settings);
         Self { settings, session, spool, now, kept: Vec::new(), asked: 0, transcript }
     }
@@ -102,7 +103,11 @@ impl Client {
     fn obey(&mut self, action: Action) {
         match action {
             Action::Continue => assert!(self.session.wants_input(), "nothing to wait for"),
-            Action::Commit { .. } => self.commit(),
+            Action::Admit(client) => panic!("{client} is to be admitted, and no balancer is set"),
+            Action::Commit { envelope, .. } => {
+                self.session.recycle(envelope);
+                self.commit();
+            }
             Action::StartTls => {
                 assert!(self.session.is_awaiting_tls(), "a handshake that nobody awaits");
                 self.end_at_tls(Reply::ReadyForTls);

@@ -16,7 +16,7 @@ impl Session {
         let refusal = self.chunk_refusal(transaction.as_ref(), octets);
         let scanner = match transaction.as_ref().map(|transaction| transaction.chunks) {
             Some(Chunks::Received { scanner, .. }) => scanner,
-            _ => ChunkScanner::default(),
+            _ => ChunkScanner::new(self.settings.text_line_bytes_max),
         };
         let chunk = Chunk { octets, missing: octets, last, scanner };
         self.state = State::ExpectChunk { transaction, chunk, refusal };
@@ -37,7 +37,8 @@ impl Session {
             chunk.scanner.end();
         }
         let is_text = transaction.as_ref().is_some_and(|t| t.envelope.body != BodyType::BinaryMime);
-        let fault = chunk.scanner.fault().filter(|_| is_text && !is_sloppy).map(Refusal::Data);
+        let stray_octets = chunk.scanner.stray_octets().filter(|_| !is_sloppy);
+        let fault = stray_octets.or(chunk.scanner.limit()).filter(|_| is_text).map(Refusal::Data);
         if complete {
             // Not before: which fault is told must not depend on how the octets came.
             *refusal = refusal.or(fault);
@@ -99,8 +100,8 @@ impl Session {
     ) -> Action {
         if chunk.last {
             let is_text = transaction.envelope.body != BodyType::BinaryMime;
-            // Only a sloppy client's chunks get here with a fault.
-            let is_sloppy = is_text && chunk.scanner.fault().is_some();
+            // Only a sloppy client's get here with such octets.
+            let is_sloppy = is_text && chunk.scanner.stray_octets().is_some();
             let encoding =
                 if is_sloppy { BodyEncoding::SloppyVerbatim } else { BodyEncoding::Verbatim };
             return self.await_commit(transaction, encoding);
@@ -127,12 +128,18 @@ impl Session {
             Refusal::Local(fault) => Some(fault),
             _ => None,
         };
-        let mut replies = 1;
+        let failed_before = refusal == Refusal::ChunkFailedBefore;
+        let replies = match &transaction {
+            Some(transaction) if last => self.final_replies(&transaction.envelope).max(1),
+            _ => 1,
+        };
+        // The refusal of the last chunk is that of the message, and ends its transaction. A message that failed before its
+        // last chunk stays failed until RSET: its client may not have seen it yet.
+        if let Some(failed) = transaction.take_if(|_| last && !failed_before) {
+            self.recycle(failed.envelope);
+        }
         if let Some(transaction) = &mut transaction {
             transaction.chunks = Chunks::Failed(fault);
-            if last {
-                replies = self.final_replies(&transaction.envelope).max(1);
-            }
         }
         self.state = State::ExpectCommand(transaction);
         self.refused_messages += 1;

@@ -127,7 +127,7 @@ impl Session {
             return Some(Refusal::Command(CommandError::ParameterValue));
         }
         if !parameters.smtputf8 && reverse_path.is_some_and(|path| !path.is_ascii()) {
-            return Some(Refusal::Command(CommandError::Path(PathError::NonAscii)));
+            return Some(Refusal::Command(CommandError::Sender(PathError::NonAscii)));
         }
         let too_big = parameters.size.is_some_and(|size| size > self.settings.message_bytes_max);
         too_big.then_some(Refusal::DeclaredTooBig)
@@ -153,7 +153,8 @@ impl Session {
         }
         let is_ascii = path.is_ascii() && parameters.original.is_none_or(str::is_ascii);
         if !is_ascii && !envelope.smtputf8 {
-            return self.refuse(Refusal::Command(CommandError::Path(PathError::NonAscii)), out);
+            return self
+                .refuse(Refusal::Command(CommandError::Recipient(PathError::NonAscii)), out);
         }
         if !path.is_bare_postmaster() && !settings.domains.accepts(&path.ascii_domain()) {
             return self.refuse(Refusal::RelayDenied, out);

@@ -71,7 +71,13 @@ impl Session {
             return Step::nothing();
         };
         let scanned = scanner.scan(input);
-        let refusal = refusal.map(Refusal::Local).or_else(|| scanner.fault().map(Refusal::Data));
+        let fault = scanner.fault();
+        // What was said is in doubt after stray octets, and that is worth telling before a lack of memory.
+        let refusal = match (fault, *refusal) {
+            (Some(fault), _) if fault.is_stray_octet() => Some(Refusal::Data(fault)),
+            (_, Some(local)) => Some(Refusal::Local(local)),
+            (fault, None) => fault.map(Refusal::Data),
+        };
         let octets = if refusal.is_some() { Octets::Dropped } else { Octets::Message };
         let action = if scanned.complete { self.end_data(refusal, out) } else { Action::Continue };
         Step { consumed: scanned.consumed, octets, action }
@@ -119,15 +125,19 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Action {
         self.refused_messages += 1;
-        for _ in 0..self.final_replies(&transaction.envelope) {
+        let replies = self.final_replies(&transaction.envelope);
+        self.recycle(transaction.envelope);
+        for _ in 1..replies {
             let _ = self.say(Reply::Refused(refusal), out);
         }
-        self.recycle(transaction.envelope);
         let closing = match refusal {
             Refusal::Data(DataFault::BareLf | DataFault::BareCr) => Closing::BareLineEnd,
             Refusal::Data(DataFault::Nul) => Closing::Nul,
-            _ => return Action::Continue,
+            // Our fault is not one of the client's errors.
+            Refusal::Local(_) => return self.say(Reply::Refused(refusal), out),
+            _ => return self.refuse(refusal, out),
         };
+        let _ = self.say(Reply::Refused(refusal), out);
         self.state = State::Closed;
         self.closing = Some(closing);
         Action::Close
