@@ -75,7 +75,7 @@ fn switch(text: &str) -> Result<bool, String> {
 pub const SUMMARY_NAMES: [&str; 5] = ["from", "to", "body", "with", "helo"];
 
 /// What a dialogue can say about an envelope: names and values, `to` once for each recipient.
-pub(crate) fn summary(envelope: &Envelope) -> Vec<(&'static str, String)> {
+pub fn summary(envelope: &Envelope) -> Vec<(&'static str, String)> {
     let body = match envelope.body {
         BodyType::SevenBit => "7BIT",
         BodyType::EightBitMime => "8BITMIME",

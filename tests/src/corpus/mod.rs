@@ -107,6 +107,9 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+/// What every file begins with.
+const TOPIC: &str = "# Topic: ";
+
 /// Where the dialogues are.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dialogues")
@@ -122,7 +125,12 @@ pub fn load(folder: &Path) -> anyhow::Result<Vec<Dialogue>> {
     let mut all = Vec::new();
     for file in files {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        all.extend(parse(&name, &fs::read_to_string(&file)?, &preludes)?);
+        let text = fs::read_to_string(&file)?;
+        if !text.starts_with(TOPIC) {
+            let what = format!("a file begins with {TOPIC:?}");
+            return Err(Fault { file: name.into_owned(), line: 1, what }.into());
+        }
+        all.extend(parse(&name, &text, &preludes)?);
     }
     Ok(all)
 }
