@@ -477,6 +477,16 @@ mod tests {
     }
 
     #[test]
+    fn the_table_of_reasons_says_what_is_said() {
+        let table = include_str!("README.md");
+        for why in Closing::ALL {
+            let (code, enhanced, _) = why.parts();
+            let row = format!("| `{}` | {code} {enhanced} |", why.label());
+            assert!(table.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
     fn ehlo_announces_what_is_on_offer_and_nothing_else() {
         let ehlo = |on_offer| {
             let target = TargetExtensions {
