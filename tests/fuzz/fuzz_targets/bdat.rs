@@ -6,6 +6,7 @@
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use ingress_fuzz::{Client, Spool, Transcript, cut, reply_lines};
 use ingress_tests::dialogue::settings;
@@ -14,7 +15,13 @@ use libfuzzer_sys::fuzz_target;
 
 /// Long dialogues, and two chunks of moderate size are too much.
 static SETTINGS: LazyLock<Arc<Settings>> = LazyLock::new(|| {
-    Arc::new(Settings { errors_max: u32::MAX, message_bytes_max: 200, ..settings() })
+    Arc::new(Settings {
+        errors_max: u32::MAX,
+        error_delay: Duration::ZERO,
+        messages_max: u32::MAX,
+        message_bytes_max: 200,
+        ..settings()
+    })
 });
 
 const START: [&str; 3] =
@@ -129,12 +136,15 @@ impl Dialogue {
             Message::Begun(message) => message,
             Message::Failed => {
                 assert!(!taken, "a message goes on behind a chunk that was refused");
-                Vec::new()
+                self.message = Message::Failed;
+                return;
             }
         };
         message.extend_from_slice(octets);
         match (taken, last) {
-            (false, _) => self.message = Message::Failed,
+            (false, false) => self.message = Message::Failed,
+            // The refusal of the message, which ends its transaction.
+            (false, true) => self.message = Message::NotBegun,
             (true, false) => self.message = Message::Begun(message),
             (true, true) => self.acknowledged.push(message),
         }
