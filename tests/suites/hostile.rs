@@ -53,6 +53,48 @@ fn a_line_without_end_takes_no_memory() {
     });
 }
 
+/// Each reply is read before the next chunks are sent, as a client that fits its window does.
+#[test]
+fn a_message_in_tiny_chunks_takes_no_more_memory_than_its_octets() {
+    attack_that_delivers("", 1, |daemon| {
+        let mut client = Client::hello(daemon.smtp("starttls"));
+        client.envelope();
+        let before = daemon.resident_kib().unwrap();
+        let chunks = b"BDAT 1\r\nx".repeat(500);
+        for _ in 0..400 {
+            client.send(&chunks);
+            for _ in 0..500 {
+                client.expect("250 2.0.0 1 octets");
+            }
+        }
+        // 200,000 octets; with the commands before them they were nine times as many.
+        let buffers: u64 = ["/workers/0/buffers_lent", "/workers/1/buffers_lent"]
+            .iter()
+            .filter_map(|pointer| daemon.count(pointer).ok())
+            .sum();
+        assert!(buffers <= 6, "{buffers} buffers");
+        assert_grown_by_at_most(4 << 10, before, daemon);
+        client.command("BDAT 2 LAST\r\n", "250 2.0.0");
+        client.quit();
+    });
+}
+
+#[test]
+fn empty_lines_are_errors_and_take_no_memory() {
+    attack("[limits]\nerrors_max = 100000\nerrors_undelayed_max = 100000\n", |daemon| {
+        let before = daemon.resident_kib().unwrap();
+        let mut client = Client::hello(daemon.smtp("starttls"));
+        for _ in 0..50 {
+            client.send(b"\r\n".repeat(1000));
+            for _ in 0..1000 {
+                client.expect("500 5.5.1");
+            }
+        }
+        assert_grown_by_at_most(4 << 10, before, daemon);
+        client.quit();
+    });
+}
+
 #[test]
 fn binary_garbage_ends_at_the_first_bare_line_end() {
     attack("", |daemon| {
@@ -273,7 +315,7 @@ fn mail_for_others_is_not_relayed() {
         ] {
             client.command(&format!("RCPT TO:<{recipient}>"), "550 5.7.1");
         }
-        client.command("DATA", "554");
+        client.command("DATA", "503 5.5.1");
         client.command("RCPT TO:<user@EXAMPLE.net>", "250");
         client.data(b"for us\r\n");
         client.quit();

@@ -36,7 +36,7 @@ pub const MESSAGES_REFUSED: Description =
 pub const MESSAGE_BYTES_ACCEPTED: Description =
     of("ingress_message_bytes_accepted_total", "Octets of accepted messages.");
 pub const COMMANDS_REFUSED: Description =
-    of("ingress_commands_refused_total", "SMTP commands answered with an error.");
+    of("ingress_commands_refused_total", "Commands and messages refused as the client's error.");
 pub const SESSIONS_CLOSED: Description =
     of("ingress_sessions_closed_total", "Sessions that the server ended, by reason.");
 pub const TLS_HANDSHAKES_COMPLETED: Description =

@@ -17,6 +17,8 @@ pub struct Address<'a> {
     text: &'a str,
     /// Where the domain begins; `None` only for a bare `postmaster`.
     domain_at: Option<usize>,
+    /// Of all of the path, a source route included.
+    is_ascii: bool,
 }
 
 impl<'a> Address<'a> {
@@ -39,9 +41,9 @@ impl<'a> Address<'a> {
         to_ascii(domain).unwrap_or_default()
     }
 
-    /// Whether any octet is above 127, which takes SMTPUTF8 (RFC 6531).
+    /// Whether no octet of the path is above 127, which would take SMTPUTF8 (RFC 6531).
     pub fn is_ascii(&self) -> bool {
-        self.text.is_ascii()
+        self.is_ascii
     }
 
     /// Whether the local part asks for a further hop: `user%other@here`, `other!user@here`, `"user@other"@here`. Servers
@@ -95,7 +97,7 @@ pub fn split_path(text: &str) -> Result<(&str, &str), PathError> {
 pub fn parse_path(path: &str) -> Result<Address<'_>, PathError> {
     let mailbox = strip_source_route(path)?;
     if path.eq_ignore_ascii_case("postmaster") {
-        return Ok(Address { text: mailbox, domain_at: None });
+        return Ok(Address { text: mailbox, domain_at: None, is_ascii: true });
     }
     let local_end = local_part_end(mailbox)?;
     if local_end > LOCAL_PART_BYTES_MAX {
@@ -104,7 +106,8 @@ pub fn parse_path(path: &str) -> Result<Address<'_>, PathError> {
     let (_, rest) = mailbox.split_at_checked(local_end).ok_or(PathError::Syntax)?;
     let domain = rest.strip_prefix('@').ok_or(PathError::Syntax)?;
     check_domain(domain)?;
-    Ok(Address { text: mailbox, domain_at: Some(local_end + 1) })
+    let domain_at = Some(local_end + 1);
+    Ok(Address { text: mailbox, domain_at, is_ascii: path.is_ascii() })
 }
 
 /// `@one,@two:user@domain` becomes `user@domain`: routes must be accepted and should be ignored (RFC 5321 4.1.1.3).
@@ -139,6 +142,8 @@ fn quoted_string_end(text: &str) -> Result<usize, PathError> {
             b' '..=b'~' if escaped => escaped = false,
             b'\\' => escaped = true,
             b'"' => return Ok(at + 1),
+            // RFC 6531 3.3 adds UTF-8 to what stands for itself, not to what a backslash may quote.
+            128.. if escaped => return Err(PathError::Syntax),
             b' '..=b'~' | 128.. => {}
             _ => return Err(PathError::Syntax),
         }
@@ -172,16 +177,15 @@ fn check_domain(domain: &str) -> Result<(), PathError> {
     if domain.split('.').all(label_holds) { Ok(()) } else { Err(PathError::Syntax) }
 }
 
-/// A domain with U-labels in A-labels, if it is one (RFC 5891, by UTS 46 as all browsers and mailers do).
+/// A domain with U-labels in A-labels, if it is one (RFC 5891, by UTS 46 as all browsers and mailers do). What UTS 46 would
+/// map to something else (full-width letters, soft hyphens, other dots) is no U-label: a stricter host behind us would read
+/// another domain, or none.
 fn to_ascii(domain: &str) -> Option<Cow<'_, str>> {
-    Uts46::new()
-        .to_ascii(
-            domain.as_bytes(),
-            AsciiDenyList::STD3,
-            Hyphens::CheckFirstLast,
-            DnsLength::Verify,
-        )
-        .ok()
+    let uts46 = Uts46::new();
+    let (deny, hyphens) = (AsciiDenyList::STD3, Hyphens::CheckFirstLast);
+    let ascii = uts46.to_ascii(domain.as_bytes(), deny, hyphens, DnsLength::Verify).ok()?;
+    let (unicode, _checked_above) = uts46.to_unicode(ascii.as_bytes(), deny, hyphens);
+    (unicode == domain.to_lowercase()).then_some(ascii)
 }
 
 /// RFC 5321 4.1.3: `192.0.2.1` or `IPv6:2001:db8::1`. General-address-literals have no registered tag, so none is known.
@@ -268,13 +272,23 @@ mod tests {
 
     #[test]
     fn utf8_stands_in_local_parts_and_u_labels() {
+        assert!(!parse_path("@bücher.example:user@example.net").unwrap().is_ascii());
         let address = parse_path("jürgen@Bücher.example").unwrap();
         assert_eq!(address.domain(), "Bücher.example");
         assert_eq!(address.ascii_domain(), "xn--bcher-kva.example");
         assert!(!address.is_ascii());
         assert!(parse_path("\"jürgen müller\"@example.net").is_ok());
         assert!(parse_path("用户@例子.广告").is_ok());
-        for path in ["a@bü_cher.example", "a@-ü.example", "a@ü..example", "a@\u{ad}"] {
+        for path in [
+            "a@example。net",
+            "a@ｅxample.net",
+            "a@exam\u{ad}ple.net",
+            "\"\\ü\"@example.net",
+            "a@bü_cher.example",
+            "a@-ü.example",
+            "a@ü..example",
+            "a@\u{ad}",
+        ] {
             assert_eq!(domain_of(path), Err(PathError::Syntax), "{path}");
         }
         let long = format!("{}@example.net", "ü".repeat(LOCAL_PART_BYTES_MAX / 2 + 1));

@@ -130,7 +130,8 @@ fn has_control_character(line: &str) -> bool {
     if line.is_ascii() {
         line.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t')
     } else {
-        line.chars().any(|c| c.is_control() && c != '\t')
+        // Some programs end lines at the last two.
+        line.chars().any(|c| c.is_control() && c != '\t' || matches!(c, '\u{2028}' | '\u{2029}'))
     }
 }
 
@@ -291,6 +292,7 @@ mod tests {
             (b"NOOP \x01", CommandError::Syntax),
             (b"NOOP \xff", CommandError::Syntax),
             ("NOOP \u{85}".as_bytes(), CommandError::Syntax),
+            ("NOOP \u{2028}".as_bytes(), CommandError::Syntax),
             (b"NOOP \0", CommandError::Nul),
         ] {
             assert_eq!(Command::parse(line), Err(error), "{}", line.escape_ascii());

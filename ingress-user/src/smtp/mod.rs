@@ -8,7 +8,7 @@
 //! - [`parameters`]: what stands behind the paths; [`xtext`]: how some of it is encoded
 //! - [`xclient`] and [`proxy`]: whose connection it really is
 //! - [`dialect`]: SMTP or LMTP
-//! - [`data`]: finds the end of a message and what is wrong with it
+//! - [`data`]: finds the end of a message and what is wrong with it; [`chunk`]: the latter, where BDAT says the end
 //! - [`envelope`]: what a transaction carries beside the message
 //! - [`reply`]: every reply, its codes and its text
 //! - [`trace`]: the `Received:` line
@@ -16,6 +16,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 pub mod address;
+pub mod chunk;
 pub mod command;
 pub mod data;
 pub mod dialect;

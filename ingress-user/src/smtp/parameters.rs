@@ -134,14 +134,14 @@ fn envelope_id(value: Option<&str>) -> Option<&str> {
     value.filter(|id| (1..=ENVELOPE_ID_BYTES_MAX).contains(&id.len()) && xtext::is_xtext(id, false))
 }
 
-/// RFC 3461 4.2: `addr-type ";" xtext`, the type an atom such as rfc822 or utf-8.
+/// RFC 3461 4.2: `addr-type ";" xtext`, the type an atom such as rfc822, or utf-8 with UTF-8 behind it (RFC 6533 section 3).
 fn original(value: Option<&str>) -> Option<&str> {
     let value = value.filter(|value| value.len() <= ORIGINAL_RECIPIENT_BYTES_MAX)?;
     let (address_type, address) = value.split_once(';')?;
     let holds = !address_type.is_empty()
         && address_type.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         && !address.is_empty()
-        && xtext::is_xtext(address, true);
+        && xtext::is_xtext(address, address_type.eq_ignore_ascii_case("utf-8"));
     holds.then_some(value)
 }
 
@@ -193,6 +193,7 @@ mod tests {
             "ENVID=",
             "ENVID=a=b",
             "ENVID=a+2",
+            "ENVID=a+0D+0Ab",
             "ENVID=ü",
             &long_id,
         ] {
@@ -211,6 +212,8 @@ mod tests {
             "ORCPT=rfc 822;a",
             "ORCPT=rfc822;a=b",
             "ORCPT=r_f;a",
+            "ORCPT=rfc822;jürgen@a.example",
+            "ORCPT=rfc822;a+0Ab",
             &long_address,
         ] {
             let parsed = RcptParameters::parse(text);

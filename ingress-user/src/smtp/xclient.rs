@@ -1,7 +1,7 @@
 //! XCLIENT: a host that took the connection before us says whose it is. The attributes and their encoding are those of
 //! Postfix's XCLIENT protocol; which clients may use it is configured.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::command::CommandError;
 use super::xtext;
@@ -89,7 +89,7 @@ fn address(text: &str) -> Option<IpAddr> {
         Some((tag, address)) if tag.eq_ignore_ascii_case(TAG) => {
             address.parse::<Ipv6Addr>().ok().map(|address| IpAddr::V6(address).to_canonical())
         }
-        _ => text.parse::<IpAddr>().ok().map(|address| address.to_canonical()),
+        _ => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
     }
 }
 
@@ -139,6 +139,7 @@ mod tests {
             ("LOGIN=bob", CommandError::UnknownParameter),
             ("ADDR=192.0.2.256", CommandError::ParameterValue),
             ("ADDR=localhost", CommandError::ParameterValue),
+            ("ADDR=2001:db8::1", CommandError::ParameterValue),
             ("PROTO=HTTP", CommandError::ParameterValue),
             ("NAME=a+0Ab", CommandError::ParameterValue),
             ("HELO=", CommandError::ParameterValue),

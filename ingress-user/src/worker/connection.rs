@@ -80,9 +80,9 @@ pub(super) struct Connection {
     /// The client will send nothing more.
     read_closed: bool,
     /// Refused commands and messages that the metrics already have.
-    refusals_counted: (u32, u32),
+    pub(super) refusals_counted: (u32, u32),
     /// Entries of the transcript that live traces have seen.
-    told: u64,
+    pub(super) told: u64,
     /// What the poll is registered for.
     pub(super) interest: Interest,
     /// The timer entry that counts; others of this connection are stale.
@@ -446,33 +446,6 @@ impl Connection {
         Outcome::Closed
     }
 
-    /// We have ended the session: counted by reason, and in the log where it was the client's doing.
-    pub(super) fn note_closing(&mut self, turn: &mut Turn<'_>) {
-        let Some(why) = self.session.closing() else { return };
-        turn.metrics.count_closing(why);
-        if why.is_clients_fault() {
-            self.log_end(why.label(), turn);
-        }
-    }
-
-    fn log_end(&self, reason: &str, turn: &mut Turn<'_>) {
-        let (client, now) = (self.session.client(), turn.now.monotonic);
-        turn.errors.session_ended(client, reason, self.session.transcript(), now);
-    }
-
-    /// Shows live traces what was said since the last time. For a session they had not seen before, what is kept of it.
-    fn tell_watchers(&mut self, turn: &Turn<'_>) {
-        let client = self.session.client();
-        if !turn.watches.is_watched(client) {
-            return;
-        }
-        let port = self.socket.peer_addr().map_or(0, |peer| peer.port());
-        for entry in self.session.transcript().since(self.told) {
-            turn.watches.tell(client, &format!("{client} #{port} {entry}"));
-        }
-        self.told = self.session.transcript().recorded();
-    }
-
     fn tls_failed(&self, reason: impl std::fmt::Display, turn: &Turn<'_>) {
         if self.session.is_awaiting_tls() {
             turn.metrics.tls_handshakes_failed.increment();
@@ -514,13 +487,6 @@ impl Connection {
         let encrypted = tls.encrypt(replies, &mut self.output);
         replies.clear();
         encrypted.map_err(io::Error::other)
-    }
-
-    fn count_refusals(&mut self, turn: &Turn<'_>) {
-        let now = (self.session.refused_commands(), self.session.refused_messages());
-        let (commands, messages) = std::mem::replace(&mut self.refusals_counted, now);
-        turn.metrics.commands_refused.add(u64::from(now.0 - commands));
-        turn.metrics.messages_refused.add(u64::from(now.1 - messages));
     }
 
     /// Sends what the socket takes. An error means the connection is gone.

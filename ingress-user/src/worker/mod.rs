@@ -13,6 +13,7 @@ mod connection;
 mod error_log;
 pub mod listener;
 mod mailbox;
+mod observed;
 mod run;
 mod timers;
 pub mod tls;

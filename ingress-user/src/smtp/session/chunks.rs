@@ -1,7 +1,8 @@
 //! BDAT: a message in chunks of announced size (RFC 3030).
 
 use super::{Action, Chunk, Chunks, Octets, Session, State, Step, Transaction};
-use crate::smtp::data::{ChunkScanner, DataFault};
+use crate::smtp::chunk::ChunkScanner;
+use crate::smtp::data::DataFault;
 use crate::smtp::envelope::BodyType;
 use crate::smtp::reply::{Refusal, Reply};
 use crate::spool::BodyEncoding;
@@ -143,13 +144,10 @@ impl Session {
         }
         self.state = State::ExpectCommand(transaction);
         self.refused_messages += 1;
-        for _ in 1..replies {
-            let _ = self.say(Reply::Refused(refusal), out);
-        }
         // Our fault is not one of the client's errors.
         match fault {
-            Some(_) => self.say(Reply::Refused(refusal), out),
-            None => self.refuse(refusal, out),
+            Some(_) => self.say_times(replies, Reply::Refused(refusal), out),
+            None => self.refuse_with(replies, refusal, out),
         }
     }
 }

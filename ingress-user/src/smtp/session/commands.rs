@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Action, Chunks, Helo, Session, State, Transaction};
+use crate::policy::TargetExtensions;
 use crate::smtp::address::{Address, PathError};
 use crate::smtp::command::{Command, CommandError};
 use crate::smtp::data::{DataLimits, DataScanner};
@@ -62,9 +63,11 @@ impl Session {
         }
     }
 
+    /// What EHLO announces; after HELO there are no extensions.
     fn extensions(&self) -> Extensions {
         let settings = &*self.settings;
-        let mut target = settings.target;
+        let is_extended = self.helo.as_ref().is_some_and(|helo| helo.extended);
+        let mut target = if is_extended { settings.target } else { TargetExtensions::default() };
         // RFC 8689 section 2: only under TLS.
         target.requiretls &= self.secure;
         Extensions {
@@ -83,10 +86,6 @@ impl Session {
         parameters: &MailParameters<'_>,
         out: &mut Vec<u8>,
     ) -> Action {
-        self.messages = self.messages.saturating_add(1);
-        if self.messages > self.settings.messages_max {
-            return self.end(Closing::TooManyMessages, out);
-        }
         if self.helo.is_none() {
             return self.refuse(Refusal::HeloFirst, out);
         }
@@ -140,6 +139,7 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Action {
         let settings = Arc::clone(&self.settings);
+        let keeps_dsn = self.extensions().target.dsn;
         let State::ExpectCommand(Some(transaction)) = &mut self.state else {
             return self.refuse(Refusal::MailFirst, out);
         };
@@ -148,7 +148,7 @@ impl Session {
         }
         let envelope = &mut transaction.envelope;
         let wants_dsn = parameters.notify.is_some() || parameters.original.is_some();
-        if wants_dsn && !settings.target.dsn {
+        if wants_dsn && !keeps_dsn {
             return self.refuse(Refusal::Command(CommandError::UnknownParameter), out);
         }
         let is_ascii = path.is_ascii() && parameters.original.is_none_or(str::is_ascii);

@@ -3,7 +3,7 @@
 use memchr::{memchr, memchr2};
 
 use super::{Action, CRLF_BYTES, Octets, Session, State, Step};
-use crate::smtp::command::{Command, CommandError};
+use crate::smtp::command::{self, Command, CommandError};
 use crate::smtp::reply::{Closing, Refusal};
 
 /// Capacity of the memory for unfinished lines that a session keeps: an idle one should cost next to nothing.
@@ -30,14 +30,11 @@ impl Session {
             return Step::command(consumed, self.refuse(Refusal::LineTooLong, out));
         }
         let action = if self.line.is_empty() {
-            self.handle_line(piece, behind, out)
+            self.handle_line(without_cr(piece), behind, out)
         } else {
             let mut line = std::mem::take(&mut self.line);
             line.extend_from_slice(piece);
-            if line.last() == Some(&b'\r') {
-                line.pop();
-            }
-            let action = self.handle_line(&line, behind, out);
+            let action = self.handle_line(without_cr(&line), behind, out);
             if line.capacity() <= KEPT_LINE_BYTES_MAX {
                 line.clear();
                 self.line = line;
@@ -58,7 +55,15 @@ impl Session {
         if line.len() + CRLF_BYTES > self.settings.command_line_bytes_max {
             return self.refuse(Refusal::LineTooLong, out);
         }
-        self.transcript.client(line, self.now);
+        let verb = command::known_verb(line);
+        self.transcript.client(verb, line, self.now);
+        // RFC 9422 4.1: all MAIL commands count, whatever becomes of them.
+        if verb == Some("MAIL") {
+            self.messages = self.messages.saturating_add(1);
+            if self.messages > self.settings.messages_max {
+                return self.end(Closing::TooManyMessages, out);
+            }
+        }
         match Command::parse(line) {
             Ok(command) => self.handle_command(command, behind, out),
             Err(CommandError::ChunkSize) => self.end(Closing::BadChunkSize, out),
@@ -113,8 +118,12 @@ impl Session {
 /// For those whose bare LF is let through: LF ends a line, with CR before it or without. Any other CR is a syntax error.
 fn sloppy_line_piece(input: &[u8]) -> LinePiece<'_> {
     let Some(end) = memchr(b'\n', input) else { return LinePiece::Partial };
-    let line = input.get(..end).unwrap_or_default();
-    LinePiece::Whole { piece: line.strip_suffix(b"\r").unwrap_or(line), consumed: end + 1 }
+    LinePiece::Whole { piece: input.get(..end).unwrap_or_default(), consumed: end + 1 }
+}
+
+/// The CR of a CRLF that came in two pieces, or to a client that may leave it out, still stands at the end.
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// Where a command line ends, seen from the input at hand.

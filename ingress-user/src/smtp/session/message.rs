@@ -127,26 +127,21 @@ impl Session {
         self.refused_messages += 1;
         let replies = self.final_replies(&transaction.envelope);
         self.recycle(transaction.envelope);
-        for _ in 1..replies {
-            let _ = self.say(Reply::Refused(refusal), out);
-        }
         let closing = match refusal {
             Refusal::Data(DataFault::BareLf | DataFault::BareCr) => Closing::BareLineEnd,
             Refusal::Data(DataFault::Nul) => Closing::Nul,
             // Our fault is not one of the client's errors.
-            Refusal::Local(_) => return self.say(Reply::Refused(refusal), out),
-            _ => return self.refuse(refusal, out),
+            Refusal::Local(_) => return self.say_times(replies, Reply::Refused(refusal), out),
+            _ => return self.refuse_with(replies, refusal, out),
         };
-        let _ = self.say(Reply::Refused(refusal), out);
+        let _ = self.say_times(replies, Reply::Refused(refusal), out);
         self.state = State::Closed;
         self.closing = Some(closing);
         Action::Close
     }
 
     fn end_commit(&mut self, reply: Reply<'_>, replies: usize, out: &mut Vec<u8>) {
-        for _ in 0..replies {
-            let _ = self.say(reply, out);
-        }
+        let _ = self.say_times(replies, reply, out);
         self.state = State::ExpectCommand(None);
         self.deadline = self.now + self.settings.idle_timeout;
     }

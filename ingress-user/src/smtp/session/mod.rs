@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 
 pub use transcript::{Entry, Transcript};
 
-use super::data::{ChunkScanner, DataScanner};
+use super::chunk::ChunkScanner;
+use super::data::DataScanner;
 use super::dialect::Dialect;
 use super::envelope::Envelope;
 use super::reply::{Closing, LocalFault, Refusal, Reply};
@@ -140,10 +141,11 @@ enum State {
     ExpectCommand(Option<Transaction>),
     /// The end of a command line that was too long.
     ExpectLineEnd(Option<Transaction>),
-    /// The time at which the refusal of a command is told.
+    /// The time at which the refusal of a command is told, or that of a message, to LMTP once for each recipient.
     AwaitErrorDelay {
         transaction: Option<Transaction>,
         refusal: Refusal,
+        replies: usize,
     },
     /// Message octets. With a refusal the rest of the message is read and dropped.
     ExpectData {
@@ -320,7 +322,7 @@ impl Session {
         self.deadline
     }
 
-    /// Number of refused commands so far.
+    /// The client's errors so far: commands refused, and messages refused for what they are.
     pub fn refused_commands(&self) -> u32 {
         self.refused
     }
@@ -405,6 +407,14 @@ impl Session {
         Action::Continue
     }
 
+    /// The same reply for each recipient of LMTP.
+    fn say_times(&mut self, times: usize, reply: Reply<'_>, out: &mut Vec<u8>) -> Action {
+        for _ in 0..times {
+            let _ = self.say(reply, out);
+        }
+        Action::Continue
+    }
+
     /// Ends the transaction, if there is one: what waits now is a command outside of any.
     fn reset(&mut self) {
         let state = std::mem::replace(&mut self.state, State::ExpectCommand(None));
@@ -442,9 +452,9 @@ impl Client {
         }
     }
 
-    /// The connection is another client's. Who may tell so keeps that right; all others go with the address.
+    /// The connection is another client's. Who may tell so keeps that right; all else goes with the address.
     fn set_address(&mut self, address: IpAddr, networks: &ClientNetworks) {
         let may_xclient = self.may_xclient;
-        *self = Self { may_xclient, name: self.name.take(), ..Self::new(address, networks) };
+        *self = Self { may_xclient, ..Self::new(address, networks) };
     }
 }

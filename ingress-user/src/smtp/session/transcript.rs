@@ -6,8 +6,6 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::smtp::command;
-
 /// Entries kept: the end of a session shows with its last transaction.
 const ENTRIES: usize = 16;
 
@@ -57,9 +55,9 @@ impl Transcript {
         (oldest..self.recorded).filter_map(slot)
     }
 
-    /// A command line without its CRLF.
-    pub(super) fn client(&mut self, line: &[u8], now: Instant) {
-        match command::known_verb(line) {
+    /// A command line without its CRLF, and its verb if it is a known one.
+    pub(super) fn client(&mut self, verb: Option<&str>, line: &[u8], now: Instant) {
+        match verb {
             Some("AUTH") => self.note(format_args!("AUTH (rest not shown)"), now),
             Some(_) => self.record(Speaker::Client, line, now),
             None => self.note(format_args!("unknown command of {} octets", line.len()), now),
@@ -142,7 +140,14 @@ impl fmt::Write for Cut {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::command::known_verb;
     use crate::worker::clock::Now;
+
+    impl Transcript {
+        fn said(&mut self, line: &[u8], now: Instant) {
+            self.client(known_verb(line), line, now);
+        }
+    }
 
     fn transcript() -> (Transcript, Instant) {
         let now = Now::read().monotonic;
@@ -165,11 +170,11 @@ mod tests {
     #[test]
     fn neither_credentials_nor_pieces_of_a_message_are_kept() {
         let (mut transcript, now) = transcript();
-        transcript.client(b"AUTH PLAIN AGJvYgBzZWNyZXQ=", now);
-        transcript.client(b"auth login Ym9i", now);
-        transcript.client(b"Dear Bob, the password is", now);
-        transcript.client(b"Subject: secret", now);
-        transcript.client(b"MAIL FROM:<a@example.org>", now);
+        transcript.said(b"AUTH PLAIN AGJvYgBzZWNyZXQ=", now);
+        transcript.said(b"auth login Ym9i", now);
+        transcript.said(b"Dear Bob, the password is", now);
+        transcript.said(b"Subject: secret", now);
+        transcript.said(b"MAIL FROM:<a@example.org>", now);
         let said = transcript.to_string();
         assert!(!said.contains("AGJv") && !said.contains("Ym9i"), "{said}");
         assert!(!said.contains("Dear") && !said.contains("secret"), "{said}");
@@ -180,8 +185,8 @@ mod tests {
     #[test]
     fn long_lines_are_cut_and_odd_octets_escaped() {
         let (mut transcript, now) = transcript();
-        transcript.client(&[b"NOOP ".as_slice(), &b"x".repeat(100)].concat(), now);
-        transcript.client(b"NOOP \x1b[2J\xff", now);
+        transcript.said(&[b"NOOP ".as_slice(), &b"x".repeat(100)].concat(), now);
+        transcript.said(b"NOOP \x1b[2J\xff", now);
         transcript.server(b"250-first\r\n250 second\r\n", now);
         let said: Vec<String> = transcript.since(0).map(Entry::to_string).collect();
         assert!(said[0].ends_with("xxx..") && said[0].len() < 100, "{}", said[0]);
