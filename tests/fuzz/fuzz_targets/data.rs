@@ -8,6 +8,8 @@ use ingress_user::smtp::data::{DataFault, DataLimits, DataScanner};
 use libfuzzer_sys::fuzz_target;
 
 const LIMITS: DataLimits = DataLimits { message_bytes_max: 60, line_bytes_max: 20, sloppy: false };
+/// For clients whose bare line ends and NULs are let through.
+const SLOPPY: DataLimits = DataLimits { sloppy: true, ..LIMITS };
 
 /// What the scanner made of a message.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,11 +18,12 @@ struct Scan {
     end: Option<usize>,
     fault: Option<DataFault>,
     message_bytes: u64,
+    is_sloppy: bool,
 }
 
 impl Scan {
-    fn of<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Self {
-        let mut scanner = DataScanner::new(LIMITS);
+    fn of<'p>(limits: DataLimits, pieces: impl IntoIterator<Item = &'p [u8]>) -> Self {
+        let mut scanner = DataScanner::new(limits);
         let mut before = 0;
         let end = pieces.into_iter().find_map(|piece| {
             let scanned = scanner.scan(piece);
@@ -28,7 +31,8 @@ impl Scan {
             before += scanned.consumed;
             scanned.complete.then_some(before)
         });
-        Self { end, fault: scanner.fault(), message_bytes: scanner.message_bytes() }
+        let (fault, is_sloppy) = (scanner.fault(), scanner.is_sloppy());
+        Self { end, fault, message_bytes: scanner.message_bytes(), is_sloppy }
     }
 }
 
@@ -55,28 +59,43 @@ fn line_lengths(wire: &[u8]) -> impl Iterator<Item = u64> {
         .map(|line| line.strip_prefix(b".").unwrap_or(line).len() as u64)
 }
 
+/// The scan of the whole, which is that of any pieces.
+fn scan(limits: DataLimits, wire: &[u8], seed: u8) -> Scan {
+    let whole = Scan::of(limits, [wire]);
+    assert_eq!(Scan::of(limits, wire.chunks(1)), whole, "octet by octet");
+    assert_eq!(Scan::of(limits, cut(wire, seed)), whole, "cut");
+    assert_eq!(whole.end, plain_end(wire));
+    whole
+}
+
 fuzz_target!(|input: &[u8]| {
     let Some((&seed, wire)) = input.split_first() else { return };
-    let whole = Scan::of([wire]);
-    assert_eq!(Scan::of(wire.chunks(1)), whole, "octet by octet");
-    assert_eq!(Scan::of(cut(wire, seed)), whole, "cut");
-    assert_eq!(whole.end, plain_end(wire));
-
-    let Some(message) = whole.end.map(|end| &wire[..end]) else { return };
-    if has_bare_line_end(message) {
-        assert!(whole.fault.is_some(), "a bare line end is taken");
+    let strict = scan(LIMITS, wire, seed);
+    let sloppy = scan(SLOPPY, wire, seed);
+    let Some(message) = strict.end.map(|end| &wire[..end]) else { return };
+    let is_bare = has_bare_line_end(message);
+    assert_eq!(sloppy.is_sloppy, is_bare || message.contains(&0));
+    if is_bare {
+        // Told before limits: after it the session must not go on.
+        let fault = strict.fault;
+        assert!(matches!(fault, Some(DataFault::BareCr | DataFault::BareLf)), "{fault:?}");
         return;
     }
+    check_faults(&strict, message);
+});
+
+/// What a message without bare line ends is refused for.
+fn check_faults(scan: &Scan, message: &[u8]) {
     let bytes: u64 = line_lengths(message).sum();
-    assert_eq!(whole.message_bytes, bytes);
+    assert_eq!(scan.message_bytes, bytes);
     let too_big = bytes > LIMITS.message_bytes_max;
     let too_long = line_lengths(message).any(|length| length > LIMITS.line_bytes_max);
-    assert!(whole.fault.is_some() || !too_big && !too_long, "a limit is crossed");
-    match whole.fault {
-        Some(DataFault::TooBig) => assert!(too_big),
-        Some(DataFault::LineTooLong) => assert!(too_long),
+    let nul = message.contains(&0);
+    match scan.fault {
+        Some(DataFault::Nul) => assert!(nul),
+        Some(DataFault::TooBig) => assert!(too_big && !nul),
+        Some(DataFault::LineTooLong) => assert!(too_long && !nul),
+        None => assert!(!nul && !too_big && !too_long),
         Some(DataFault::BareCr | DataFault::BareLf) => panic!("a bare line end where none is"),
-        // Faults of single octets are no matter of lines.
-        _ => {}
     }
-});
+}

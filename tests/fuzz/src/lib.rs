@@ -1,24 +1,34 @@
 //! A client of the SMTP core for the fuzz targets: it sends octets in any pieces and checks, after each step of the session,
 //! what must hold whatever was sent.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ingress_user::smtp::envelope::Envelope;
 use ingress_user::smtp::reply::{Closing, LocalFault, Reply};
 use ingress_user::smtp::{Action, Octets, Session, Settings};
-use ingress_user::spool::QueueId;
+use ingress_user::spool::{BodyEncoding, QueueId};
 use ingress_user::worker::clock::Now;
 
 /// What a client saw of a session, and the spool of it.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Default, PartialEq, Eq)]
 pub struct Transcript {
     /// After [`End::Tls`] without the last reply: it depends on what was in flight, as it should.
     pub replies: Vec<u8>,
-    /// The messages that were acknowledged, in wire form.
-    pub messages: Vec<Vec<u8>>,
+    /// The messages that were acknowledged.
+    pub messages: Vec<Message>,
     /// As the session counts them.
     pub refused_messages: u32,
     pub end: Option<End>,
+}
+
+/// What the spool took.
+#[derive(PartialEq, Eq)]
+pub struct Message {
+    pub envelope: Box<Envelope>,
+    pub encoding: BodyEncoding,
+    pub octets: Vec<u8>,
 }
 
 /// Why a session takes nothing more.
@@ -35,6 +45,22 @@ pub enum Spool {
     TakesAll,
     /// Every second message finds it busy.
     TakesHalf,
+}
+
+/// Octets as text: what differs is to be seen in the log.
+impl fmt::Debug for Transcript {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { replies, messages, refused_messages, end } = self;
+        write!(f, "{}", replies.escape_ascii())?;
+        write!(f, " {messages:?}, {refused_messages} messages refused, {end:?}")
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { envelope, encoding, octets } = self;
+        write!(f, "{envelope:?} {encoding:?} \"{}\"", octets.escape_ascii())
+    }
 }
 
 /// One client and its session.
@@ -57,10 +83,12 @@ impl Client {
         let address = [192, 0, 2, 1].into();
         let mut session = Session::new(Arc::clone(settings), address, now);
         let mut transcript = Transcript::default();
-        let opened = session.open(now, &mut transcript.replies);
-        assert_eq!(opened, Action::Continue, "settings of this client greet at once");
+        let action = session.open(now, &mut transcript.replies);
         let settings = Arc::clone(settings);
-        Self { settings, session, spool, now, kept: Vec::new(), asked: 0, transcript }
+        let mut client =
+            Self { settings, session, spool, now, kept: Vec::new(), asked: 0, transcript };
+        client.obey(action);
+        client
     }
 
     /// Plays a whole session, each piece as one receive.
@@ -102,12 +130,13 @@ impl Client {
 
     fn obey(&mut self, action: Action) {
         match action {
-            Action::Continue => assert!(self.session.wants_input(), "nothing to wait for"),
-            Action::Admit(client) => panic!("{client} is to be admitted, and no balancer is set"),
-            Action::Commit { envelope, .. } => {
-                self.session.recycle(envelope);
-                self.commit();
+            Action::Continue => self.wait_for_delayed_answer(),
+            Action::Admit(client) => {
+                let replies = &mut self.transcript.replies;
+                let action = self.session.admit(client, self.now, replies);
+                self.obey(action);
             }
+            Action::Commit { envelope, encoding } => self.commit(envelope, encoding),
             Action::StartTls => {
                 assert!(self.session.is_awaiting_tls(), "a handshake that nobody awaits");
                 self.end_at_tls(Reply::ReadyForTls);
@@ -121,9 +150,25 @@ impl Client {
         }
     }
 
-    fn commit(&mut self) {
+    /// The answer to an error may take its time.
+    fn wait_for_delayed_answer(&mut self) {
+        if !self.session.wants_input() {
+            self.now = self.session.deadline();
+            let replies = &mut self.transcript.replies;
+            let action = self.session.handle_timeout(self.now, replies);
+            assert_ne!(
+                action == Action::Continue,
+                !self.session.wants_input(),
+                "waits for nothing"
+            );
+            self.obey(action);
+        }
+    }
+
+    fn commit(&mut self, envelope: Box<Envelope>, encoding: BodyEncoding) {
         assert!(!self.session.wants_input(), "input is wanted while the spool has not answered");
-        let message = std::mem::take(&mut self.kept);
+        let octets = std::mem::take(&mut self.kept);
+        let message = Message { envelope: envelope.clone(), encoding, octets };
         let replies = &mut self.transcript.replies;
         self.asked += 1;
         if self.spool == Spool::TakesHalf && self.asked.is_multiple_of(2) {
@@ -134,6 +179,7 @@ impl Client {
             self.session.handle_commit(id, Ok(()), self.now, replies);
             self.transcript.messages.push(message);
         }
+        self.session.recycle(envelope);
         assert!(self.session.wants_input(), "the session waits on after the spool's answer");
     }
 
