@@ -152,7 +152,7 @@ pub fn summary(envelope: &Envelope) -> Vec<(&'static str, String)> {
         ("smtputf8", yes_or_no(envelope.smtputf8)),
         ("requiretls", yes_or_no(envelope.requiretls)),
     ];
-    all.extend(envelope.client_name().map(|name| ("name", name.to_owned())));
+    all.push(("name", envelope.client_name().unwrap_or_default().to_owned()));
     let ret = envelope.ret.map(|ret| match ret {
         Ret::Full => "RET=FULL".to_owned(),
         Ret::Headers => "RET=HDRS".to_owned(),
