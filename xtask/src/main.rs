@@ -3,6 +3,7 @@
 mod apt;
 mod bench;
 mod build;
+mod clients;
 mod lint;
 mod rules;
 mod run;
