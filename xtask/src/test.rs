@@ -25,6 +25,9 @@ const SWAKS_TLS: Tool = ("perl -MNet::SSLeay -e1", "libnet-ssleay-perl");
 /// What a virtual environment needs to have pip in it.
 const PYTHON_VENV: Tool = ("python3 -mensurepip --version", "python3-venv");
 
+/// Where a container forbids it, root is not enough.
+const UNSHARE: Tool = ("unshare --mount true", "util-linux");
+
 /// Programs that suites drive the daemon with, and what those are installed with.
 const TOOLS: [Tool; 12] = [
     SMTP_SOURCE,
@@ -36,7 +39,7 @@ const TOOLS: [Tool; 12] = [
     PYTHON_VENV,
     ("node", "nodejs"),
     ("npm", "npm"),
-    ("unshare", "util-linux"),
+    UNSHARE,
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
 ];
@@ -94,7 +97,7 @@ const NEEDS: [Needs; 7] = [
     Needs {
         suite: "relays",
         privilege: Privilege::Root,
-        programs: &["postfix", "unshare"],
+        programs: &["postfix", UNSHARE.0],
         clients: &[Client::Exim],
     },
     Needs {
