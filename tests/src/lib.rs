@@ -4,10 +4,13 @@
 //! - [`corpus`]: dialogues in files
 //! - [`daemon`]: a daemon of its own for each test, on ports the kernel chose
 //! - [`dialogue`]: plays them against the SMTP core with a clock of their own
+//! - [`exim`], [`postfix`]: other servers, which relay to the daemon
 //! - [`maildir`]: what was delivered
 //! - [`netns`]: two hosts and a cable, for what crosses a network
 //! - [`programs`]: other people's clients
+//! - [`process`]: what runs beside the daemon as long as a test does
 //! - [`spool`]: a backlog made without a daemon
+//! - [`texts`]: what clients send, and whether it arrived
 //! - [`wait`]: for what raises no event
 //!
 //! Nothing here sleeps: waiting is for an event, with a deadline.
@@ -16,11 +19,15 @@ pub mod client;
 pub mod corpus;
 pub mod daemon;
 pub mod dialogue;
+pub mod exim;
 pub mod maildir;
 pub mod netns;
 mod player;
+pub mod postfix;
+pub mod process;
 pub mod programs;
 pub mod spool;
+pub mod texts;
 pub mod wait;
 
 use std::env;

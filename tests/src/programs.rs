@@ -1,8 +1,10 @@
 //! Clients that other people wrote. A suite fails where one is missing, and says which package has it: a test that is
 //! quietly left out proves nothing.
 
+use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// A client that is stuck is ended, so that the suite fails instead of standing still.
@@ -29,6 +31,37 @@ pub fn openssl() -> Command {
 
 pub fn python() -> Command {
     program("python3", "python3", &["--version"])
+}
+
+/// Node.js with the packages of tests/clients/nodemailer.
+pub fn node() -> Command {
+    let mut command = program("node", "nodejs", &["--version"]);
+    command.env("NODE_PATH", installed("nodemailer/node_modules"));
+    command
+}
+
+/// A Python that has the packages of tests/clients/aiosmtpd.
+pub fn aiosmtpd_python() -> Command {
+    bounded(installed("aiosmtpd/bin/python"))
+}
+
+/// What `cargo xtask test` has installed into target/clients.
+pub fn installed(path: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients").join(path);
+    assert!(path.exists(), "{} is missing: cargo xtask test SUITE installs it", path.display());
+    path
+}
+
+/// A file in tests/clients, for one of these programs.
+pub fn script(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(path)
+}
+
+/// A program that is ended, with all that it started, when it is stuck.
+pub fn bounded(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("timeout");
+    command.arg(SECONDS_MAX).arg(program);
+    command
 }
 
 /// Runs to the end and returns what it wrote. Panics, showing that, unless it exits 0.
@@ -67,7 +100,5 @@ pub fn client_hello() -> io::Result<Vec<u8>> {
 fn program(name: &str, package: &str, probe: &[&str]) -> Command {
     let found = Command::new(name).args(probe).stdin(Stdio::null()).output();
     assert!(found.is_ok(), "{name} is missing: apt-get install --no-install-recommends {package}");
-    let mut command = Command::new("timeout");
-    command.args([SECONDS_MAX, name]);
-    command
+    bounded(name)
 }

@@ -1,10 +1,11 @@
 //! Debian packages, installed without starting what they contain: a machine that builds or tests a mail server is not to
 //! begin serving mail for it.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::shell;
 
@@ -41,6 +42,38 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     shell::run(guarded.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
+/// Unpacks a package that cannot be installed beside another into `folder`, and installs the libraries that it depends on.
+/// Nothing of the package itself is run or becomes known to the system.
+pub(crate) fn unpack(package: &str, folder: &Path) -> Result<()> {
+    shell::run(Command::new("apt-get").args(["update", "--quiet"]))?;
+    // It downloads into the working directory.
+    let mut download = Command::new("env");
+    download.arg("--chdir").arg(folder).args(["apt-get", "download", "--quiet", package]);
+    shell::run(&mut download)?;
+    let archive = archive_in(folder)?;
+    let depends = Command::new("dpkg-deb").arg("--field").arg(&archive).arg("Depends").output()?;
+    let depends = String::from_utf8(depends.stdout)?;
+    let missing: Vec<&str> = libraries(&depends).filter(|name| !is_installed(name)).collect();
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    shell::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(folder))
+}
+
+/// Its name has the version in it, which Debian decides.
+fn archive_in(folder: &Path) -> Result<PathBuf> {
+    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let archive = files.into_iter().find(|file| file.extension().is_some_and(|it| it == "deb"));
+    archive.with_context(|| format!("no package in {}", folder.display()))
+}
+
+/// The libraries in the field `Depends` of a package: `libc6 (>= 2.34), debconf | debconf-2.0`.
+fn libraries(depends: &str) -> impl Iterator<Item = &str> {
+    let names = depends.split(',').filter_map(|choice| choice.split_whitespace().next());
+    names.filter(|name| name.starts_with("lib"))
+}
+
 fn without_services<'a>(policy: &Path, command: impl Iterator<Item = &'a str>) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", WITHOUT_SERVICES]).arg(policy).args(command);
@@ -49,8 +82,7 @@ fn without_services<'a>(policy: &Path, command: impl Iterator<Item = &'a str>) -
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-    use std::{env, fs, process};
+    use std::{env, process};
 
     use super::*;
 
@@ -62,6 +94,13 @@ mod tests {
     fn run_guarded(policy: &Path, script: &str) -> Option<i32> {
         let command = ["sh", "-c", script, "sh", policy.to_str().unwrap()];
         without_services(policy, command.into_iter()).status().unwrap().code()
+    }
+
+    #[test]
+    fn only_libraries_are_taken_from_what_a_package_depends_on() {
+        let depends =
+            "mail-base (>= 4.96), debconf (>= 0.5) | debconf-2.0, libc6 (>= 2.34), libdb5.3\n";
+        assert_eq!(libraries(depends).collect::<Vec<_>>(), ["libc6", "libdb5.3"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod apt;
 mod bench;
 mod build;
+mod clients;
 mod fuzz;
 mod lint;
 mod rules;

@@ -3,6 +3,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 
 use crate::build::Object;
+use crate::clients::Client;
 use crate::tools::{self, Tool};
 use crate::{build, fuzz, shell};
 
@@ -23,34 +24,91 @@ const SMTP_SOURCE: Tool = ("smtp-source", "postfix");
 /// What swaks needs for STARTTLS.
 const SWAKS_TLS: Tool = ("perl -MNet::SSLeay -e1", "libnet-ssleay-perl");
 
-/// Programs that suites drive the daemon with.
-const TOOLS: [Tool; 7] = [
+/// What a virtual environment needs to have pip in it.
+const PYTHON_VENV: Tool = ("python3 -mensurepip --version", "python3-venv");
+
+/// Where a container forbids it, root is not enough.
+const UNSHARE: Tool = ("unshare --mount true", "util-linux");
+
+/// Programs that suites drive the daemon with, and what those are installed with.
+const TOOLS: [Tool; 12] = [
     SMTP_SOURCE,
+    ("postfix", "postfix"),
     ("swaks", "swaks"),
     SWAKS_TLS,
     ("openssl", "openssl"),
     ("python3", "python3"),
+    PYTHON_VENV,
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    UNSHARE,
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
 ];
 
+/// What a suite may do to the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Privilege {
+    /// What every user may.
+    User,
+    /// Programs of it change their user.
+    Root,
+    /// It loads programs into the kernel and makes interfaces, as root. One test at a time: the machine has these once.
+    Kernel,
+}
+
 /// What a suite cannot run without, beyond the daemon. A suite not listed needs nothing.
 struct Needs {
     suite: &'static str,
-    root: bool,
+    privilege: Privilege,
     programs: &'static [&'static str],
+    clients: &'static [Client],
 }
 
-const NEEDS: [Needs; 5] = [
+const NEEDS: [Needs; 8] = [
+    Needs {
+        suite: "aiosmtpd",
+        privilege: Privilege::User,
+        programs: &["python3", PYTHON_VENV.0],
+        clients: &[Client::Aiosmtpd],
+    },
     Needs {
         suite: "clients",
-        root: false,
+        privilege: Privilege::User,
         programs: &["smtp-source", "swaks", SWAKS_TLS.0, "openssl", "python3"],
+        clients: &[],
     },
-    Needs { suite: "durability", root: false, programs: &["smtp-source"] },
-    Needs { suite: "netns", root: true, programs: &["ip", "ethtool", "smtp-source"] },
-    Needs { suite: "sessions", root: false, programs: &["python3"] },
-    Needs { suite: "xdp_steering", root: true, programs: &["ip", "ethtool"] },
+    Needs {
+        suite: "durability",
+        privilege: Privilege::User,
+        programs: &["smtp-source"],
+        clients: &[],
+    },
+    Needs {
+        suite: "netns",
+        privilege: Privilege::Kernel,
+        programs: &["ip", "ethtool", "smtp-source"],
+        clients: &[],
+    },
+    Needs {
+        suite: "nodemailer",
+        privilege: Privilege::User,
+        programs: &["node", "npm"],
+        clients: &[Client::Nodemailer],
+    },
+    Needs {
+        suite: "relays",
+        privilege: Privilege::Root,
+        programs: &["postfix", UNSHARE.0],
+        clients: &[Client::Exim],
+    },
+    Needs { suite: "sessions", privilege: Privilege::User, programs: &["python3"], clients: &[] },
+    Needs {
+        suite: "xdp_steering",
+        privilege: Privilege::Kernel,
+        programs: &["ip", "ethtool"],
+        clients: &[],
+    },
 ];
 
 enum Outcome {
@@ -67,7 +125,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     }
     let chosen = |suite: &String| options.suites.is_empty() || options.suites.contains(suite);
     let chosen: Vec<String> = all.into_iter().filter(chosen).collect();
-    install_tools(&chosen);
+    install(&chosen);
     let object = build::build(true)?;
     let outcomes: Vec<(String, Outcome)> = chosen
         .into_iter()
@@ -97,14 +155,22 @@ fn suites() -> Result<Vec<String>> {
     Ok(first.into_iter().chain(suites).chain([FUZZ.to_owned()]).collect())
 }
 
-fn install_tools(suites: &[String]) {
-    let needed = |(program, _): &Tool| {
-        let needs = NEEDS.iter().filter(|needs| suites.iter().any(|suite| suite == needs.suite));
-        needs.flat_map(|needs| needs.programs).any(|name| name == program)
-    };
+/// What is missing still is the reason of a skip below.
+fn install(suites: &[String]) {
+    let is_chosen = |needs: &&Needs| suites.iter().any(|suite| suite == needs.suite);
+    let needs: Vec<&Needs> = NEEDS.iter().filter(is_chosen).collect();
+    let needed = |(program, _): &Tool| needs.iter().any(|needs| needs.programs.contains(program));
     let tools: Vec<Tool> = TOOLS.into_iter().filter(needed).collect();
-    // What is missing still is the reason of a skip below.
     tools::install(&tools);
+    for client in needs.iter().filter(|needs| may_run(needs)).flat_map(|needs| needs.clients) {
+        if let Err(error) = client.install() {
+            eprintln!("xtask: cannot install {}: {error:#}", client.name());
+        }
+    }
+}
+
+fn may_run(needs: &Needs) -> bool {
+    needs.privilege == Privilege::User || shell::is_root()
 }
 
 fn run_suite(suite: &str, object: &Object) -> Outcome {
@@ -123,8 +189,7 @@ fn run_suite(suite: &str, object: &Object) -> Outcome {
         HARNESS => cargo.args(["--package", "ingress-tests", "--lib"]),
         _ => cargo.args(["--package", "ingress-tests", "--test", suite]),
     };
-    if needs.is_some_and(|needs| needs.root) {
-        // Namespaces, interfaces and CPUs are the machine's: one test at a time.
+    if needs.is_some_and(|needs| needs.privilege == Privilege::Kernel) {
         cargo.args(["--", "--test-threads=1"]);
     }
     outcome(shell::run(&mut cargo))
@@ -138,18 +203,22 @@ fn outcome(result: Result<()>) -> Outcome {
 }
 
 fn unmet(needs: &Needs, object: &Object) -> Option<String> {
-    if needs.root && !shell::is_root() {
+    if !may_run(needs) {
         return Some("needs root".to_owned());
     }
-    // What needs root here is about the kernel programs.
-    if needs.root && !object.is_built() {
+    if needs.privilege == Privilege::Kernel && !object.is_built() {
         return Some("needs a BPF toolchain (cargo xtask setup)".to_owned());
     }
-    let missing: Vec<String> = TOOLS
+    let programs = TOOLS
         .iter()
         .filter(|(program, _)| needs.programs.contains(program) && !tools::is_there(program))
-        .map(|(program, package)| format!("{program} (apt-get install {package})"))
-        .collect();
+        .map(|(program, package)| format!("{program} (apt-get install {package})"));
+    let clients = needs
+        .clients
+        .iter()
+        .filter(|client| !client.is_there())
+        .map(|client| format!("{} (could not be installed: see above)", client.name()));
+    let missing: Vec<String> = programs.chain(clients).collect();
     (!missing.is_empty()).then(|| format!("needs {}", missing.join(", ")))
 }
 

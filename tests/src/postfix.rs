@@ -1,0 +1,109 @@
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::process::Process;
+use crate::programs::{bounded, succeed};
+
+/// Takes local mail only, and relays all of it. Nothing is looked up in DNS, nothing is kept: what cannot be sent is
+/// returned at once, which its log tells.
+const MAIN: &str = "
+compatibility_level = 3.6
+myhostname = relay.test
+inet_interfaces = loopback-only
+inet_protocols = ipv4
+mydestination =
+alias_maps =
+alias_database =
+smtp_host_lookup = native
+smtp_dns_support_level = disabled
+bounce_queue_lifetime = 0
+maillog_file = /dev/stdout
+";
+
+/// The services on the way from `sendmail` to another server; none listens on the network.
+const MASTER: &str = "
+postlog unix-dgram n - n - 1 postlogd
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+smtp unix - - n - - smtp
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+";
+
+/// A Postfix of a test's own: its configuration, queue and log have nothing to do with those of the system.
+///
+/// Needs root, because its processes change to the user postfix.
+#[derive(Debug)]
+pub struct Postfix {
+    // First, so that it ends before its folder goes.
+    master: Process,
+    folder: tempfile::TempDir,
+}
+
+impl Postfix {
+    /// Starts one that sends everything to `relay`. `settings` are further lines of its main.cf.
+    pub fn start(relay: SocketAddr, settings: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("postfix-").tempdir().unwrap();
+        // The user postfix passes through it.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let [etc, queue, data] = ["etc", "queue", "data"].map(|name| folder.path().join(name));
+        for made in [&etc, &queue, &data] {
+            fs::create_dir(made).unwrap();
+        }
+        let own = format!(
+            "queue_directory = {}\ndata_directory = {}\nrelayhost = [{}]:{}\n{}\n",
+            queue.display(),
+            data.display(),
+            relay.ip(),
+            relay.port(),
+            settings.join("\n")
+        );
+        fs::write(etc.join("main.cf"), format!("{MAIN}{own}")).unwrap();
+        fs::write(etc.join("master.cf"), MASTER).unwrap();
+        succeed(bounded("chown").arg("postfix").arg(&data));
+        // Makes what belongs into the queue folder.
+        succeed(bounded("postfix").arg("-c").arg(&etc).arg("check"));
+        let mut master =
+            Process::start(bounded(programs_folder().join("master")).args(["-d", "-c"]).arg(&etc));
+        master.wait_for_line("daemon started");
+        Self { master, folder }
+    }
+
+    /// Hands a message of CRLF lines in, as a local program does. `flags` are further ones of sendmail(1), such as
+    /// `["-N", "success,failure", "-V", "envelope-id", "-R", "hdrs"]`; addresses may be UTF-8.
+    pub fn submit(&self, flags: &[&str], sender: &str, recipients: &[&str], text: &[u8]) {
+        let mut command = bounded("sendmail");
+        command.arg("-C").arg(self.folder.path().join("etc"));
+        command.args(["-i", "-f", sender]).args(flags).arg("--").args(recipients);
+        let mut child = command.stdin(Stdio::piped()).spawn().expect("timeout(1) is there");
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        stdin.write_all(text).expect("sendmail reads");
+        drop(stdin);
+        let status = child.wait().expect("it is our child");
+        assert!(status.success(), "{command:?}: {status}");
+    }
+
+    /// The next line of its log with `text` in it: `status=sent`, `status=bounced`, `TLS connection established`.
+    pub fn wait_for_log(&mut self, text: &str) -> String {
+        self.master.wait_for_line(text)
+    }
+}
+
+/// Where the programs are that its master starts.
+fn programs_folder() -> PathBuf {
+    let output = Command::new("postconf").args(["-dh", "daemon_directory"]).output();
+    let output =
+        output.expect("postfix is missing: apt-get install --no-install-recommends postfix");
+    PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
+}
