@@ -17,7 +17,7 @@ const AWKWARD: [&[u8]; 7] = [
     b"..\r\n\r\n.\r\n",
     b"\r\n\r\n\r\n",
     b"QUIT\r\n.QUIT\r\nRSET\r\n",
-    b"\xe4\xf6\xfc \x80\xff\x00\x01 \xc3\xa9\r\n.\xff\r\n",
+    b"\xe4\xf6\xfc \x80\xff\x01 \xc3\xa9\r\n.\xff\r\n",
     b"Received: from nowhere\r\n\tby nobody\r\n\r\n.text\r\n",
     b"Return-Path: <somebody@else>\r\nDelivered-To: nobody\r\n\r\nafter the head\r\n",
 ];
@@ -29,7 +29,7 @@ pub fn texts() -> Vec<Vec<u8>> {
     sized.chain(AWKWARD.iter().map(|text| text.to_vec())).chain([long_line]).collect()
 }
 
-/// Lines of up to 998 octets with their CRLF, many of which begin with a dot; all octets but CR and LF occur.
+/// Lines of up to 998 octets with their CRLF, many of which begin with a dot; all octets but CR, LF and NUL occur.
 pub fn text_of_size(size: usize) -> Vec<u8> {
     let mut text = Vec::with_capacity(size);
     let mut random = 0x9e37_79b9_7f4a_7c15 ^ size as u64;
@@ -43,7 +43,7 @@ pub fn text_of_size(size: usize) -> Vec<u8> {
         // Never leaves a rest that has no room for CRLF.
         let length = if wanted + 2 > rest { rest } else { wanted };
         let octets = (0..length - 2).map(|at| (random >> (at % 57)) as u8 ^ at as u8);
-        text.extend(octets.map(|octet| if b"\r\n".contains(&octet) { b'.' } else { octet }));
+        text.extend(octets.map(|octet| if b"\r\n\0".contains(&octet) { b'.' } else { octet }));
         if length > 2 && random & 1 << 60 == 0 {
             let line_start = text.len() - (length - 2);
             text[line_start] = b'.';

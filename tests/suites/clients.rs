@@ -51,6 +51,33 @@ fn swaks_with_tls_on_connect() {
 }
 
 #[test]
+fn swaks_with_xclient() {
+    let told = ["--xclient-addr", "192.0.2.9", "--xclient-name", "mail.example.org"];
+    let other =
+        ["--xclient-delim", "--xclient-helo", "helo.example.org", "--xclient-proto", "SMTP"];
+    let arguments = [told.as_slice(), &other].concat();
+    conveyed_by_swaks("xclient", &arguments, "from swaks.test (mail.example.org [192.0.2.9])");
+}
+
+#[test]
+fn swaks_with_xclient_for_ipv6_before_starttls() {
+    let told = ["--xclient-addr", "IPV6:2001:db8::9", "--xclient-before-starttls", "-tls"];
+    conveyed_by_swaks("xclient", &told, "from swaks.test ([IPv6:2001:db8::9])");
+}
+
+#[test]
+fn swaks_behind_a_proxy_header_of_version_1() {
+    let header = proxy_header("1", "TCP4", ["192.0.2.7", "192.0.2.25"]);
+    conveyed_by_swaks("proxy_protocol", &header, "from swaks.test ([192.0.2.7])");
+}
+
+#[test]
+fn swaks_behind_a_proxy_header_of_version_2() {
+    let header = proxy_header("2", "AF_INET6", ["2001:db8::7", "2001:db8::25"]);
+    conveyed_by_swaks("proxy_protocol", &header, "from swaks.test ([IPv6:2001:db8::7])");
+}
+
+#[test]
 fn openssl_with_tls_1_2() {
     openssl_with("-tls1_2");
 }
@@ -91,11 +118,12 @@ fn messages_in_chunks_of_any_size() {
     let site = Site::new("").unwrap();
     let daemon = site.start().unwrap();
     let mut texts = texts();
-    // What no DATA may carry.
+    // What no DATA may carry, nor text in chunks.
     texts.push((0..=u8::MAX).rev().collect());
     let mut client = Client::hello(daemon.smtp("starttls"));
     for (text, size) in texts.iter().zip([1_000_000, 7, 65_536, 4_095].into_iter().cycle()) {
-        client.envelope();
+        client.command("MAIL FROM:<sender@example.org> BODY=BINARYMIME", "250 2.1.0");
+        client.command("RCPT TO:<user@example.net>", "250 2.1.5");
         // Empty chunks are legal, and the last one may be empty.
         for chunk in text.chunks(size.max(text.len() / 500)) {
             // In one write: two small ones would wait for each other's acknowledgement.
@@ -107,6 +135,44 @@ fn messages_in_chunks_of_any_size() {
     }
     client.quit();
     assert_delivered(&site, daemon, &texts, "ESMTP");
+}
+
+fn proxy_header<'a>(
+    version: &'a str,
+    family: &'a str,
+    [source, destination]: [&'a str; 2],
+) -> [&'a str; 12] {
+    [
+        "--proxy-version",
+        version,
+        "--proxy-family",
+        family,
+        "--proxy-source",
+        source,
+        "--proxy-source-port",
+        "40000",
+        "--proxy-dest",
+        destination,
+        "--proxy-dest-port",
+        "25",
+    ]
+}
+
+/// One message whose client is another than 127.0.0.1, which `network` lists.
+fn conveyed_by_swaks(network: &str, arguments: &[&str], from: &str) {
+    let site = Site::new(&format!("[networks]\n{network} = [\"127.0.0.1\"]\n")).unwrap();
+    let daemon = site.start().unwrap();
+    let address = daemon.smtp("starttls").to_string();
+    let mut command = swaks();
+    command.args(["--server", &address, "--helo", "swaks.test"]);
+    command.args(["--from", "sender@example.org", "--to", "user@example.net"]);
+    succeed(command.args(arguments));
+    daemon.wait_until_delivered();
+    let messages = site.maildir().messages().unwrap();
+    assert_eq!(messages.len(), 1);
+    let message = String::from_utf8_lossy(&messages[0]).into_owned();
+    assert!(message.contains(&format!("Received: {from}\r\n")), "{message}");
+    stop(daemon);
 }
 
 /// `smtp-source` says itself when a reply is not what it wants, by its exit status.

@@ -77,6 +77,53 @@ fn postfix_returns_what_is_refused_and_delivers_to_the_others() {
 }
 
 #[test]
+fn postfix_passes_dsn_parameters_on_where_the_target_keeps_them() {
+    let site = Site::with_config(&format!("{OWN_DOMAIN}extensions = [\"dsn\"]\n")).unwrap();
+    let daemon = site.start().unwrap();
+    let mut postfix = Postfix::start(daemon.smtp("starttls"), &[]);
+    let flags = ["-N", "success,delay", "-V", "id+1", "-R", "hdrs"];
+    postfix.submit(&flags, SENDER, &[USER], [HEAD, "text\r\n"].concat().as_bytes());
+    postfix.wait_for_log(SENT);
+    let messages = delivered(&site, daemon);
+    let message = String::from_utf8_lossy(&messages[0]).into_owned();
+    let head = "Return-Path: <sender@example.org>\r\nX-Ingress-Mail: RET=HDRS ENVID=id+2B1\r\n\
+                Delivered-To: user@example.net\r\n\
+                X-Ingress-Rcpt: NOTIFY=SUCCESS,DELAY ORCPT=rfc822;user@example.net\r\nReceived: ";
+    assert!(message.starts_with(head), "{message}");
+}
+
+#[test]
+fn postfix_answers_for_success_itself_where_the_target_keeps_no_dsn() {
+    let site = Site::with_config(OWN_DOMAIN).unwrap();
+    let daemon = site.start().unwrap();
+    let mut postfix = Postfix::start(daemon.smtp("starttls"), &[]);
+    let text = [HEAD, "text\r\n"].concat();
+    postfix.submit(&["-N", "success"], SENDER, &[USER], text.as_bytes());
+    postfix.wait_for_log(SENT);
+    // RFC 3461 5.2.2: who hands on to a server without DSN says that it was relayed.
+    postfix.wait_for_log("sender delivery status notification");
+    let messages = delivered(&site, daemon);
+    assert_relayed(&messages[0], &[USER], "ESMTP", POSTFIX, text.as_bytes());
+}
+
+#[test]
+fn postfix_sends_utf8_addresses() {
+    let site = Site::with_config(OWN_DOMAIN).unwrap();
+    let daemon = site.start().unwrap();
+    let mut postfix = Postfix::start(daemon.smtp("starttls"), &["smtputf8_enable = yes"]);
+    let text = "From: <j\u{fc}rgen@example.org>\r\nSubject: gr\u{fc}\u{df}e\r\n\r\ntext\r\n";
+    postfix.submit(&[], "j\u{fc}rgen@example.org", &["m\u{fc}ller@example.net"], text.as_bytes());
+    postfix.wait_for_log(SENT);
+    let messages = delivered(&site, daemon);
+    let message = String::from_utf8(messages[0].clone()).unwrap();
+    let head =
+        "Return-Path: <j\u{fc}rgen@example.org>\r\nDelivered-To: m\u{fc}ller@example.net\r\n";
+    assert!(message.starts_with(head), "{message}");
+    assert!(message.contains(" with UTF8SMTP id "), "{message}");
+    assert!(message.ends_with("text\r\n") && message.contains("Subject: gr\u{fc}\u{df}e"));
+}
+
+#[test]
 fn exim_sends_a_short_message_in_one_chunk() {
     let text = [HEAD, ".dot\r\n\r\n.\r\n\u{e9}\r\n"].concat();
     let said = exim_with("hosts_avoid_tls = *", text.as_bytes(), "ESMTP");
