@@ -1,12 +1,15 @@
 //! Certificates: from PEM files to DER in memory, or a self-signed one kept in the state folder.
 
+pub mod choice;
 mod self_signed;
 
 use std::path::{Path, PathBuf};
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::parse_x509_certificate;
 
+use self::choice::DnsNames;
 use crate::config::{CertificateFiles, TlsConfig};
 
 /// A certificate chain, leaf first, with its private key.
@@ -14,14 +17,28 @@ use crate::config::{CertificateFiles, TlsConfig};
 pub struct Credential {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivateKeyDer<'static>,
+    pub leaf: Leaf,
     /// The chain's file, for messages.
     pub source: PathBuf,
+}
+
+/// What the first certificate of a chain says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    pub names: DnsNames,
+    /// The SubjectPublicKeyInfo in DER, to compare the private key with.
+    pub public_key: Vec<u8>,
 }
 
 impl Clone for Credential {
     fn clone(&self) -> Self {
         let key = self.key.clone_key();
-        Self { chain: self.chain.clone(), key, source: self.source.clone() }
+        Self {
+            chain: self.chain.clone(),
+            key,
+            leaf: self.leaf.clone(),
+            source: self.source.clone(),
+        }
     }
 }
 
@@ -32,6 +49,8 @@ pub enum CredentialError {
     Chain { path: PathBuf, reason: String },
     #[error("{}: no certificate in the file: expected PEM certificates, leaf first", path.display())]
     EmptyChain { path: PathBuf },
+    #[error("{}: not a certificate that can be read: {reason}", path.display())]
+    Certificate { path: PathBuf, reason: String },
     #[error("{}: {reason}: expected a PEM private key (PKCS#8, SEC1 or PKCS#1), not encrypted", path.display())]
     Key { path: PathBuf, reason: String },
     #[error("{}: cannot keep the self-signed certificate: {source}", path.display())]
@@ -57,12 +76,23 @@ fn read_files(files: &CertificateFiles) -> Result<Credential, CredentialError> {
     let chain = CertificateDer::pem_file_iter(&files.chain)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| chain_error(error.to_string()))?;
-    if chain.is_empty() {
+    let Some(leaf) = chain.first() else {
         return Err(CredentialError::EmptyChain { path: files.chain.clone() });
-    }
+    };
+    let leaf = read_leaf(leaf, &files.chain)?;
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| CredentialError::Key {
         path: files.key.clone(),
         reason: error.to_string(),
     })?;
-    Ok(Credential { chain, key, source: files.chain.clone() })
+    Ok(Credential { chain, key, leaf, source: files.chain.clone() })
+}
+
+fn read_leaf(der: &[u8], path: &Path) -> Result<Leaf, CredentialError> {
+    let (_, certificate) = parse_x509_certificate(der).map_err(|error| {
+        CredentialError::Certificate { path: path.to_owned(), reason: error.to_string() }
+    })?;
+    Ok(Leaf {
+        names: DnsNames::of(&certificate),
+        public_key: certificate.public_key().raw.to_vec(),
+    })
 }

@@ -9,13 +9,14 @@ use rustls::crypto::cipher::OutboundPlain;
 use rustls::crypto::{Credentials, Identity, SelectedCredential};
 use rustls::error::PeerIncompatible;
 use rustls::server::{
-    ClientHello, NoServerSessionStorage, ServerCredentialResolver, ServerHandshake,
+    ClientHello, InvalidSniPolicy, NoServerSessionStorage, ServerCredentialResolver,
+    ServerHandshake,
 };
 use rustls::split::{ReceiveTraffic, ReceiveTrafficState, SendTraffic};
 use rustls::{Error, NeedsInput, ServerConfig, ServerSide, SliceInput};
-use x509_parser::parse_x509_certificate;
 
 use crate::tls::Credential;
+use crate::tls::choice::{self, DnsNames};
 
 /// A record on the wire: 5 octets of header and at most 2^14 + 2,048 of body (TLS 1.2, RFC 5246 6.2.3; RFC 8446 5.2 allows
 /// less).
@@ -30,8 +31,8 @@ pub struct TlsContext(Arc<ServerConfig>);
 /// Why a certificate cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsContextError {
-    #[error("{}: not a certificate that can be read: {reason}", path.display())]
-    Certificate { path: PathBuf, reason: String },
+    #[error("{}: not a chain that can be used: {reason}", path.display())]
+    Chain { path: PathBuf, reason: String },
     #[error("{}: the private key cannot be used: {reason}: RSA of 2048 to 4096 bits, ECDSA P-256 or P-384, or Ed25519", path.display())]
     Key { path: PathBuf, reason: Error },
     #[error("{}: the private key does not belong to the first certificate of the chain", path.display())]
@@ -56,6 +57,8 @@ impl TlsContext {
         // Tickets alone: a session store would be a lock shared by the workers.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Some(ticketer);
+        // A name that is none is no reason to refuse mail.
+        config.invalid_sni_policy = InvalidSniPolicy::IgnoreAll;
         Ok(Self(Arc::new(config)))
     }
 }
@@ -68,14 +71,20 @@ impl fmt::Debug for TlsContext {
 
 /// The configured certificates, in the operator's order.
 #[derive(Debug)]
-struct Resolver(Vec<Credentials>);
+struct Resolver(Vec<Candidate>);
+
+#[derive(Debug)]
+struct Candidate {
+    names: DnsNames,
+    credentials: Credentials,
+}
 
 impl ServerCredentialResolver for Resolver {
     fn resolve(&self, client_hello: &ClientHello<'_>) -> Result<SelectedCredential, Error> {
         let schemes = client_hello.signature_schemes();
-        self.0
-            .iter()
-            .find_map(|credentials| credentials.signer(schemes))
+        let name = client_hello.server_name().map(AsRef::as_ref);
+        let signer = |candidate: &Candidate| candidate.credentials.signer(schemes);
+        choice::choose(&self.0, name, |candidate| &candidate.names, signer)
             .ok_or(Error::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon))
     }
 }
@@ -83,22 +92,18 @@ impl ServerCredentialResolver for Resolver {
 fn checked(
     credential: Credential,
     keys: &dyn rustls::crypto::KeyProvider,
-) -> Result<Credentials, TlsContextError> {
-    let Credential { chain, key, source: path } = credential;
+) -> Result<Candidate, TlsContextError> {
+    let Credential { chain, key, leaf, source: path } = credential;
     let key = keys
         .load_private_key(key)
         .map_err(|reason| TlsContextError::Key { path: path.clone(), reason })?;
-    let leaf = chain.first().map(|leaf| leaf.as_ref()).unwrap_or_default();
-    let (_, certificate) = parse_x509_certificate(leaf).map_err(|error| {
-        TlsContextError::Certificate { path: path.clone(), reason: error.to_string() }
-    })?;
-    let public = key.public_key().map(|spki| spki.as_ref().to_vec());
-    if public.is_some_and(|spki| spki != certificate.public_key().raw) {
+    if key.public_key().is_some_and(|spki| spki.as_ref() != leaf.public_key) {
         return Err(TlsContextError::KeyMismatch { path });
     }
     let identity = Identity::from_cert_chain(chain)
-        .map_err(|error| TlsContextError::Certificate { path, reason: format!("{error:?}") })?;
-    Ok(Credentials::new_unchecked(Arc::new(identity), key))
+        .map_err(|error| TlsContextError::Chain { path, reason: format!("{error:?}") })?;
+    let credentials = Credentials::new_unchecked(Arc::new(identity), key);
+    Ok(Candidate { names: leaf.names, credentials })
 }
 
 /// One connection's TLS, from before the ClientHello on.
