@@ -23,7 +23,7 @@ use crate::policy::RecipientDomains;
 use crate::smtp::Settings;
 use crate::smtp::session::Tls;
 use crate::spool::{QueueId, Spool, SpoolHandle, SpoolThread};
-use crate::tls;
+use crate::tls::reload::{self, Certificates};
 use crate::worker::clock::Now;
 use crate::worker::tls::TlsContext;
 use crate::worker::watch::WatchList;
@@ -47,6 +47,7 @@ pub struct Ready {
 pub struct Daemon {
     ready: Ready,
     workers: Vec<(MailboxSender, JoinHandle<()>)>,
+    certificates: Arc<Certificates>,
     delivery: DeliveryHandle,
     spool: SpoolThread,
     /// Ends the control plane when dropped.
@@ -77,7 +78,9 @@ impl Daemon {
         tracing::info!(state_dir = %config.state_dir.display(), "spool and certificates are kept here");
         warn_about_load_test_settings(&config);
         raise_file_limit(config.limits.connections_max);
-        let tls = TlsContext::new(tls::load(&config.tls, &config.hostname, &config.state_dir)?)?;
+        let certificates =
+            Certificates::load(config.tls.clone(), &config.hostname, &config.state_dir)?;
+        let certificates = Arc::new(certificates);
         let groups = open_groups(&config)?;
         let control = control::bind(&config.control)?;
         let data_plane = Arc::new(start_data_plane(&config, &groups)?);
@@ -109,10 +112,12 @@ impl Daemon {
         let source =
             status_source(&config, &ready, started, Arc::clone(&metrics), Arc::clone(&data_plane));
         let watches = WatchList::default();
-        let control = serve_control(control, source, watches.clone(), runtime);
+        let control =
+            serve_control(control, source, watches.clone(), Arc::clone(&certificates), runtime);
+        runtime.spawn(reload::watch(Arc::clone(&certificates)));
         let seed = WorkerSeed {
             config,
-            tls,
+            tls: certificates.context().clone(),
             spool: spool.handle,
             metrics,
             watches,
@@ -120,7 +125,19 @@ impl Daemon {
         };
         let threads = seed.start_workers(prepared, groups)?;
         let workers = mailboxes.into_iter().zip(threads).collect();
-        Ok(Self { ready, workers, delivery, spool: spool.thread, control, data_plane })
+        Ok(Self {
+            ready,
+            workers,
+            certificates,
+            delivery,
+            spool: spool.thread,
+            control,
+            data_plane,
+        })
+    }
+
+    pub fn certificates(&self) -> &Arc<Certificates> {
+        &self.certificates
     }
 
     pub fn ready(&self) -> &Ready {
@@ -350,6 +367,7 @@ fn serve_control(
     control: Bound,
     source: StatusSource,
     watches: WatchList,
+    certificates: Arc<Certificates>,
     runtime: &Runtime,
 ) -> oneshot::Sender<()> {
     let (stop, stopped) = oneshot::channel();
@@ -358,7 +376,7 @@ fn serve_control(
         let _ = stopped.await;
     };
     runtime.spawn(async {
-        if let Err(error) = control.serve(Arc::new(source), watches, shutdown).await {
+        if let Err(error) = control.serve(Arc::new(source), watches, certificates, shutdown).await {
             tracing::error!(%error, "the control plane failed; mail goes on");
         }
     });

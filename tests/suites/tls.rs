@@ -1,10 +1,18 @@
-//! Certificates as OpenSSL sees them: which one it is given.
+//! Certificates as OpenSSL sees them: which one it is given, and when a new one takes its place.
 
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
 
 use ingress_tests::daemon::{Daemon, Site};
 use ingress_tests::programs::{openssl, succeed};
+use ingress_tests::wait::wait_for;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// From a signal to the certificate that it brings.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 const ECDSA_ONLY: [&str; 2] = ["-sigalgs", "ECDSA+SHA256"];
 const RSA_ONLY: [&str; 2] = ["-sigalgs", "RSA-PSS+SHA256"];
@@ -62,6 +70,77 @@ fn tls_1_2_is_served_by_name_and_key_too() {
     assert_eq!(subject(&daemon, "starttls", &rsa), "two-rsa");
 }
 
+#[test]
+fn a_reload_serves_renewed_files_and_keeps_sessions_and_tickets() {
+    let site = with_certificate();
+    let daemon = site.start().unwrap();
+    let mut session = Session::start(&daemon);
+    session.command("NOOP", "250");
+    let ticket = site.folder().join("ticket");
+    // A TLS 1.3 ticket comes after the handshake: s_client must wait for the server's close.
+    let mut first = s_client(&daemon, "implicit");
+    first.arg("-ign_eof").arg("-sess_out").arg(&ticket).arg("-crlf");
+    let asked = with_input(&mut first, "QUIT\n");
+    assert!(asked.contains("New, TLSv1.3"), "{asked}");
+
+    make_certificate(&site.folder().join("mx"), "new-ecdsa", "DNS:mx.test");
+    let output = reload(&site);
+    assert!(output.status.success(), "{output:?}");
+    let served = format!("{}: mx.test\n", site.folder().join("mx.pem").display());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), served);
+    assert_eq!(subject(&daemon, "starttls", &[]), "new-ecdsa");
+    assert_eq!(subject(&daemon, "implicit", &[]), "new-ecdsa");
+
+    session.command("NOOP", "250");
+    session.command("QUIT", "221");
+    let again = succeed(s_client(&daemon, "implicit").arg("-sess_in").arg(&ticket));
+    let again = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(again.contains("Reused, TLSv1.3"), "{again}");
+    let ended = daemon.stop().unwrap();
+    assert!(ended.stderr.contains("certificates reloaded"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_broken_file_is_named_and_the_old_certificate_stays() {
+    let site = with_certificate();
+    let daemon = site.start().unwrap();
+    let chain = site.folder().join("mx.pem");
+    fs::write(&chain, "nonsense").unwrap();
+    let output = reload(&site);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains(&*chain.to_string_lossy()), "{said}");
+    assert_eq!(subject(&daemon, "starttls", &[]), "old-ecdsa");
+    let log = daemon.stop().unwrap().stderr;
+    let line = log.lines().find(|line| line.contains("certificates not reloaded"));
+    assert!(line.is_some_and(|line| line.contains(&*chain.to_string_lossy())), "{log}");
+}
+
+#[test]
+fn sighup_reloads_and_does_not_end_the_daemon() {
+    let site = with_certificate();
+    let daemon = site.start().unwrap();
+    assert_eq!(subject(&daemon, "implicit", &[]), "old-ecdsa");
+    make_certificate(&site.folder().join("mx"), "new-ecdsa", "DNS:mx.test");
+    kill_process(Pid::from_raw(daemon.pid().cast_signed()).unwrap(), Signal::HUP).unwrap();
+    wait_for("new certificate", RELOAD_TIMEOUT, || {
+        subject(&daemon, "implicit", &[]) == "new-ecdsa"
+    });
+    assert!(daemon.stop().unwrap().status.success());
+}
+
+#[test]
+fn a_self_signed_certificate_has_nothing_to_reload() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    let output = reload(&site);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("self-signed, there is nothing to reload"), "{said}");
+    assert!(daemon.stop().unwrap().status.success());
+}
+
 /// The common name of the certificate that `openssl s_client` with these arguments is given.
 fn subject(daemon: &Daemon, mode: &str, arguments: &[&str]) -> String {
     let output = succeed(s_client(daemon, mode).args(arguments));
@@ -77,6 +156,62 @@ fn s_client(daemon: &Daemon, mode: &str) -> Command {
         command.args(["-starttls", "smtp"]);
     }
     command
+}
+
+/// Runs to the end, given these lines, and returns what it wrote.
+fn with_input(command: &mut Command, lines: &str) -> String {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("openssl starts");
+    child.stdin.take().expect("stdin is piped").write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// An SMTP session after STARTTLS. Its replies have one line each.
+struct Session {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Session {
+    fn start(daemon: &Daemon) -> Self {
+        let mut command = s_client(daemon, "starttls");
+        command.args(["-quiet", "-crlf"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("openssl starts");
+        let stdin = child.stdin.take().expect("stdin is piped");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        Self { child, stdin, stdout }
+    }
+
+    fn command(&mut self, line: &str, reply: &str) {
+        writeln!(self.stdin, "{line}").expect("openssl reads");
+        let mut answer = String::new();
+        self.stdout.read_line(&mut answer).expect("replies are ASCII");
+        assert!(answer.starts_with(reply), "{line}: {answer:?}");
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// A site with one certificate, of mx.test, in mx.pem.
+fn with_certificate() -> Site {
+    let tls = "[tls]\ncertificates = [ { chain = \"mx.pem\", key = \"mx.key\" } ]\n";
+    let site = Site::new(tls).unwrap();
+    make_certificate(&site.folder().join("mx"), "old-ecdsa", "DNS:mx.test");
+    site
+}
+
+fn reload(site: &Site) -> Output {
+    let mut command = Command::new(ingress_tests::bin());
+    command.args(["tls", "reload", "--config"]).arg(site.config()).output().unwrap()
 }
 
 /// A site with a certificate of each kind for one.test, and for two.test and the hosts below it, in this order.

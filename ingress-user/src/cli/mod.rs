@@ -4,6 +4,7 @@ mod check;
 mod daemon;
 mod run;
 mod status;
+mod tls;
 mod trace;
 
 use std::io::{self, Write};
@@ -29,6 +30,8 @@ enum Command {
     Status(status::Arguments),
     /// Follow what is said in sessions of chosen clients, as it is said
     Trace(trace::Arguments),
+    /// Certificates of a running daemon
+    Tls(tls::Arguments),
 }
 
 pub fn dispatch(arguments: Arguments) -> Result<()> {
@@ -37,6 +40,7 @@ pub fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
+        Command::Tls(arguments) => tls::run(&arguments),
     }
 }
 

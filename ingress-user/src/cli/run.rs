@@ -1,12 +1,14 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::control::ListenerStatus;
 use crate::daemon::{Daemon, Ready};
+use crate::tls::reload::{self, Certificates, Trigger};
 
 /// Environment variable with the log filter, in the syntax of tracing's `EnvFilter`: `debug`, `ingress_user::spool=trace`.
 const LOG_VARIABLE: &str = "INGRESS_LOG";
@@ -32,23 +34,33 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         .build()
         .context("cannot start the runtime")?;
     // Before anything can be stopped halfway.
-    let stop = {
+    let (stop, hangup) = {
         let _context = runtime.enter();
         let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
-        async move {
+        let stop = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-        }
+        };
+        (stop, signal(SignalKind::hangup()).context("cannot catch SIGHUP")?)
     };
     let daemon = Daemon::start(config, &runtime)?;
+    runtime.spawn(reload_at(hangup, Arc::clone(daemon.certificates())));
     super::print(&ready_line(daemon.ready()))?;
     runtime.block_on(stop);
     tracing::info!("draining: open transactions are finished, no new connections taken");
     daemon.drain(&runtime);
     Ok(())
+}
+
+/// Certificates are all that is read anew.
+async fn reload_at(mut hangup: Signal, certificates: Arc<Certificates>) {
+    while hangup.recv().await.is_some() {
+        // Logged there.
+        let _result = reload::reload(&certificates, Trigger::Signal).await;
+    }
 }
 
 fn start_log() {

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
-/// A daemon that does not answer in this time is stuck: it only reads counters.
+use super::tls::NOT_RELOADED;
+
+/// A daemon that does not answer in this time is stuck: it reads counters, or a few small files.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Room for the status of 1,024 workers, many times over.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -24,6 +26,8 @@ pub enum ClientError {
     Timeout(PathBuf),
     #[error("the daemon on {} answered {status}", socket.display())]
     Refused { socket: PathBuf, status: StatusCode },
+    #[error("certificates not reloaded, those loaded before stay: {0}")]
+    NotReloaded(String),
     /// Cut off, too long, or no HTTP.
     #[error("the answer of the daemon on {} is not usable: {reason}", socket.display())]
     Unusable { socket: PathBuf, reason: String },
@@ -31,10 +35,23 @@ pub enum ClientError {
 
 /// Asks the daemon on `socket` for its status, as the JSON text of a [`Status`](super::Status). Takes at most 5 s.
 pub async fn fetch_status(socket: &Path) -> Result<String, ClientError> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, fetch(socket, "/status")).await {
-        Ok(answer) => answer,
-        Err(_elapsed) => Err(ClientError::Timeout(socket.to_owned())),
-    }
+    in_time(socket, async {
+        let exchange = Exchange::begin(socket, Method::GET, "/status").await?;
+        exchange.expect_ok(socket)?.text(socket).await
+    })
+    .await
+}
+
+/// Has the daemon on `socket` read its certificates anew, and returns a line for each that it now serves. Takes at most 5 s.
+pub async fn reload_tls(socket: &Path) -> Result<String, ClientError> {
+    in_time(socket, async {
+        let exchange = Exchange::begin(socket, Method::POST, "/tls/reload").await?;
+        if exchange.status == NOT_RELOADED {
+            return Err(ClientError::NotReloaded(exchange.text(socket).await?));
+        }
+        exchange.expect_ok(socket)?.text(socket).await
+    })
+    .await
 }
 
 /// Follows the sessions of clients in `network`; `show` gets whole lines as they come. Returns when the daemon ends, or with
@@ -45,7 +62,8 @@ pub async fn follow_trace<E: From<ClientError>>(
     mut show: impl FnMut(&str) -> Result<(), E>,
 ) -> Result<(), E> {
     let unusable = |reason: String| ClientError::Unusable { socket: socket.to_owned(), reason };
-    let mut exchange = Exchange::begin(socket, &format!("/trace?network={network}")).await?;
+    let target = format!("/trace?network={network}");
+    let mut exchange = Exchange::begin(socket, Method::GET, &target).await?.expect_ok(socket)?;
     while let Some(piece) = exchange.next_piece().await {
         let piece = piece.map_err(|error| unusable(error.to_string()))?;
         // The daemon sends whole lines of ASCII in each piece.
@@ -54,28 +72,26 @@ pub async fn follow_trace<E: From<ClientError>>(
     Ok(())
 }
 
-async fn fetch(socket: &Path, target: &str) -> Result<String, ClientError> {
-    let unusable = |reason: String| ClientError::Unusable { socket: socket.to_owned(), reason };
-    let mut exchange = Exchange::begin(socket, target).await?;
-    let mut bytes = Vec::new();
-    while let Some(piece) = exchange.next_piece().await {
-        bytes.extend_from_slice(&piece.map_err(|error| unusable(error.to_string()))?);
-        if bytes.len() > ANSWER_BYTES_MAX {
-            return Err(unusable(format!("it is longer than {ANSWER_BYTES_MAX} bytes")));
-        }
+async fn in_time<T>(
+    socket: &Path,
+    answer: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(answer) => answer,
+        Err(_elapsed) => Err(ClientError::Timeout(socket.to_owned())),
     }
-    String::from_utf8(bytes).map_err(|error| unusable(error.to_string()))
 }
 
-/// One request under way.
+/// One request under way, answered as far as its status.
 struct Exchange {
+    status: StatusCode,
     body: Incoming,
     /// Moves the octets; it ends with the exchange.
     connection: JoinHandle<()>,
 }
 
 impl Exchange {
-    async fn begin(socket: &Path, target: &str) -> Result<Self, ClientError> {
+    async fn begin(socket: &Path, method: Method, target: &str) -> Result<Self, ClientError> {
         let unusable = |reason: String| ClientError::Unusable { socket: socket.to_owned(), reason };
         let stream = UnixStream::connect(socket)
             .await
@@ -87,17 +103,35 @@ impl Exchange {
             // A failure shows in the body too.
             let _ended = connection.await;
         });
-        let request = Request::get(target)
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
             .header(hyper::header::HOST, "ingress")
             .body(Empty::<Bytes>::new())
             .map_err(|error| unusable(error.to_string()))?;
         let response =
             sender.send_request(request).await.map_err(|error| unusable(error.to_string()))?;
-        let status = response.status();
-        if status != StatusCode::OK {
-            return Err(ClientError::Refused { socket: socket.to_owned(), status });
+        Ok(Self { status: response.status(), body: response.into_body(), connection })
+    }
+
+    fn expect_ok(self, socket: &Path) -> Result<Self, ClientError> {
+        match self.status {
+            StatusCode::OK => Ok(self),
+            status => Err(ClientError::Refused { socket: socket.to_owned(), status }),
         }
-        Ok(Self { body: response.into_body(), connection })
+    }
+
+    /// The whole answer.
+    async fn text(mut self, socket: &Path) -> Result<String, ClientError> {
+        let unusable = |reason: String| ClientError::Unusable { socket: socket.to_owned(), reason };
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.next_piece().await {
+            bytes.extend_from_slice(&piece.map_err(|error| unusable(error.to_string()))?);
+            if bytes.len() > ANSWER_BYTES_MAX {
+                return Err(unusable(format!("it is longer than {ANSWER_BYTES_MAX} bytes")));
+            }
+        }
+        String::from_utf8(bytes).map_err(|error| unusable(error.to_string()))
     }
 
     /// Octets of the answer; `None` at its end.

@@ -1,5 +1,5 @@
-//! The control plane: the admin socket, the metrics endpoint, and the client that the command line uses. Runs on tokio and
-//! only reads what others count.
+//! The control plane: the admin socket, the metrics endpoint, and the client that the command line uses. Runs on tokio,
+//! reads what others count, and passes on what an operator asks for.
 
 mod client;
 mod limited;
@@ -7,9 +7,10 @@ mod prometheus;
 mod server;
 mod status;
 mod text;
+mod tls;
 mod trace;
 
-pub use client::{ClientError, fetch_status, follow_trace};
+pub use client::{ClientError, fetch_status, follow_trace, reload_tls};
 pub use server::{Bound, ControlError, bind};
 pub use status::{
     ListenerStatus, Status, StatusSource, WorkerStatus, XdpInterfaceStatus, XdpQueueStatus,

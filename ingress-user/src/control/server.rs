@@ -16,8 +16,9 @@ use axum::{Json, Router};
 use super::limited::Limited;
 use super::prometheus::{CONTENT_TYPE, Exporter};
 use super::status::{Status, StatusSource};
-use super::trace;
+use super::{tls, trace};
 use crate::config::ControlConfig;
+use crate::tls::reload::Certificates;
 use crate::worker::clock::Now;
 use crate::worker::watch::WatchList;
 
@@ -85,11 +86,17 @@ impl Bound {
         self,
         source: Arc<StatusSource>,
         watches: WatchList,
+        certificates: Arc<Certificates>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ControlError> {
         let Self { socket, listener, metrics } = self;
         let exporter = Arc::new(Exporter::new(Arc::clone(&source)));
-        let admin = serve_admin(&socket.0, listener, source, watches);
+        let router = Router::new()
+            .route("/status", get(status))
+            .with_state(source)
+            .merge(trace::router(watches))
+            .merge(tls::router(certificates));
+        let admin = serve_admin(&socket.0, listener, router);
         let metrics = async {
             match metrics {
                 Some((address, listener)) => serve_metrics(address, listener, exporter).await,
@@ -107,15 +114,10 @@ impl Bound {
 async fn serve_admin(
     path: &Path,
     listener: UnixListener,
-    source: Arc<StatusSource>,
-    watches: WatchList,
+    router: Router,
 ) -> Result<(), ControlError> {
     let serve = async {
         let listener = tokio::net::UnixListener::from_std(listener)?;
-        let router = Router::new()
-            .route("/status", get(status))
-            .with_state(source)
-            .merge(trace::router(watches));
         axum::serve(Limited::new(listener, ADMIN_LIFETIME_MAX), router).await
     };
     serve.await.map_err(|source| ControlError::Socket { path: path.to_owned(), source })
@@ -188,9 +190,10 @@ impl Drop for SocketFile {
 
 #[cfg(test)]
 mod tests {
-    use super::super::client::{ClientError, fetch_status};
+    use super::super::client::{ClientError, fetch_status, reload_tls};
     use super::super::status::tests::source;
     use super::*;
+    use crate::config::TlsConfig;
 
     fn config(folder: &Path) -> ControlConfig {
         ControlConfig {
@@ -241,7 +244,10 @@ mod tests {
         let metrics_address = bound.metrics_address().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let server = tokio::spawn(bound.serve(Arc::new(source()), WatchList::default(), stopped));
+        let certificates =
+            Certificates::load(TlsConfig::default(), "mx.test", folder.path()).unwrap();
+        let (source, certificates) = (Arc::new(source()), Arc::new(certificates));
+        let server = tokio::spawn(bound.serve(source, WatchList::default(), certificates, stopped));
 
         let json = fetch_status(&path).await.unwrap();
         let status: Status = serde_json::from_str(&json).unwrap();
@@ -250,6 +256,9 @@ mod tests {
         let text = tokio::task::spawn_blocking(move || scrape(metrics_address)).await.unwrap();
         assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
         assert!(text.contains("ingress_spool_pending 4\n"), "{text}");
+
+        let error = reload_tls(&path).await.unwrap_err();
+        assert!(matches!(&error, ClientError::NotReloaded(why) if why.contains("self-signed")));
 
         stop.send(()).unwrap();
         server.await.unwrap().unwrap();

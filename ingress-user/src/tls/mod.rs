@@ -1,6 +1,7 @@
 //! Certificates: from PEM files to DER in memory, or a self-signed one kept in the state folder.
 
 pub mod choice;
+pub mod reload;
 mod self_signed;
 
 use std::path::{Path, PathBuf};

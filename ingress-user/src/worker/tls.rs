@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::crypto::cipher::OutboundPlain;
-use rustls::crypto::{Credentials, Identity, SelectedCredential};
+use rustls::crypto::{Credentials, CryptoProvider, Identity, SelectedCredential, TicketProducer};
 use rustls::error::PeerIncompatible;
 use rustls::server::{
     ClientHello, InvalidSniPolicy, NoServerSessionStorage, ServerCredentialResolver,
@@ -24,9 +25,9 @@ pub const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + (1 << 14) + 2048;
 
 const RECORD_HEADER_BYTES: usize = 5;
 
-/// What all connections of the daemon share: certificates and ticket keys.
+/// What all connections of the daemon share: certificates, which can be replaced, and ticket keys, which stay.
 #[derive(Clone)]
-pub struct TlsContext(Arc<ServerConfig>);
+pub struct TlsContext(Arc<ArcSwap<ServerConfig>>);
 
 /// Why a certificate cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -45,22 +46,46 @@ impl TlsContext {
     /// Checks each key against its certificate.
     pub fn new(credentials: Vec<Credential>) -> Result<Self, TlsContextError> {
         let provider = Arc::new(rustls_ring::DEFAULT_PROVIDER);
-        let credentials = credentials
-            .into_iter()
-            .map(|credential| checked(credential, provider.key_provider))
-            .collect::<Result<_, _>>()?;
         let ticketer = provider.ticketer_factory.ticketer().map_err(TlsContextError::Library)?;
-        let mut config = ServerConfig::builder(provider)
-            .with_no_client_auth()
-            .with_server_credential_resolver(Arc::new(Resolver(credentials)))
-            .map_err(TlsContextError::Library)?;
-        // Tickets alone: a session store would be a lock shared by the workers.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = Some(ticketer);
-        // A name that is none is no reason to refuse mail.
-        config.invalid_sni_policy = InvalidSniPolicy::IgnoreAll;
-        Ok(Self(Arc::new(config)))
+        let config = server_config(credentials, provider, Some(ticketer))?;
+        Ok(Self(Arc::new(ArcSwap::from_pointee(config))))
     }
+
+    /// Handshakes that begin from now on use these certificates, if all of them can be used; else nothing changes. Tickets
+    /// from before are still good.
+    pub fn replace(&self, credentials: Vec<Credential>) -> Result<(), TlsContextError> {
+        let before = self.0.load_full();
+        let provider = Arc::clone(before.provider());
+        let config = server_config(credentials, provider, before.ticketer.clone())?;
+        self.0.store(Arc::new(config));
+        Ok(())
+    }
+
+    /// For one handshake, from its beginning to its end.
+    fn current(&self) -> Arc<ServerConfig> {
+        self.0.load_full()
+    }
+}
+
+fn server_config(
+    credentials: Vec<Credential>,
+    provider: Arc<CryptoProvider>,
+    ticketer: Option<Arc<dyn TicketProducer>>,
+) -> Result<ServerConfig, TlsContextError> {
+    let candidates = credentials
+        .into_iter()
+        .map(|credential| checked(credential, provider.key_provider))
+        .collect::<Result<_, _>>()?;
+    let mut config = ServerConfig::builder(provider)
+        .with_no_client_auth()
+        .with_server_credential_resolver(Arc::new(Resolver(candidates)))
+        .map_err(TlsContextError::Library)?;
+    // Tickets alone: a session store would be a lock shared by the workers.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = ticketer;
+    // A name that is none is no reason to refuse mail.
+    config.invalid_sni_policy = InvalidSniPolicy::IgnoreAll;
+    Ok(config)
 }
 
 impl fmt::Debug for TlsContext {
@@ -218,7 +243,7 @@ impl TlsStream {
                     return Ok(Advance { used, event: TlsEvent::NeedInput });
                 }
                 ServerHandshake::Accepted(accepted) => {
-                    match accepted.choose_config(Arc::clone(&context.0), out).map_err(TlsFailure)? {
+                    match accepted.choose_config(context.current(), out).map_err(TlsFailure)? {
                         // Octets of the next flight may already be here.
                         ServerHandshake::NeedsInput(needs_input) => handshake = needs_input,
                         _ => return Err(TlsFailure(Error::HandshakeNotComplete)),
