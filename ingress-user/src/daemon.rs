@@ -109,8 +109,14 @@ impl Daemon {
             control: control.socket().to_owned(),
             metrics: control.metrics_address(),
         };
-        let source =
-            status_source(&config, &ready, started, Arc::clone(&metrics), Arc::clone(&data_plane));
+        let source = status_source(
+            &config,
+            &ready,
+            started,
+            Arc::clone(&metrics),
+            Arc::clone(&certificates),
+            Arc::clone(&data_plane),
+        );
         let watches = WatchList::default();
         let control =
             serve_control(control, source, watches.clone(), Arc::clone(&certificates), runtime);
@@ -328,6 +334,7 @@ fn status_source(
     ready: &Ready,
     started: std::time::Instant,
     metrics: Arc<Metrics>,
+    certificates: Arc<Certificates>,
     data_plane: Arc<DataPlane>,
 ) -> StatusSource {
     StatusSource {
@@ -337,6 +344,7 @@ fn status_source(
         tier: data_plane.tier().name(),
         tier_reason: data_plane.reason().to_owned(),
         listeners: ready.listeners.clone(),
+        certificates: Box::new(move || certificates.served()),
         xdp: Box::new(move || xdp_status(&data_plane.telemetry())),
     }
 }

@@ -86,8 +86,9 @@ fn a_reload_serves_renewed_files_and_keeps_sessions_and_tickets() {
     make_certificate(&site.folder().join("mx"), "new-ecdsa", "DNS:mx.test");
     let output = reload(&site);
     assert!(output.status.success(), "{output:?}");
-    let served = format!("{}: mx.test\n", site.folder().join("mx.pem").display());
-    assert_eq!(String::from_utf8_lossy(&output.stdout), served);
+    let served = format!("{}: mx.test, until ", site.folder().join("mx.pem").display());
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.starts_with(&served) && said.lines().count() == 1, "{said}");
     assert_eq!(subject(&daemon, "starttls", &[]), "new-ecdsa");
     assert_eq!(subject(&daemon, "implicit", &[]), "new-ecdsa");
 
@@ -115,6 +116,22 @@ fn a_broken_file_is_named_and_the_old_certificate_stays() {
     let log = daemon.stop().unwrap().stderr;
     let line = log.lines().find(|line| line.contains("certificates not reloaded"));
     assert!(line.is_some_and(|line| line.contains(&*chain.to_string_lossy())), "{log}");
+}
+
+#[test]
+fn a_certificate_that_ends_soon_is_in_the_log_and_the_status() {
+    let site = with_certificate();
+    let daemon = site.start().unwrap();
+    let status = daemon.status().unwrap();
+    let certificate = &status["tls"]["certificates"][0];
+    assert_eq!(certificate["file"], *site.folder().join("mx.pem").to_string_lossy());
+    assert_eq!(certificate["names"][0], "mx.test");
+    // Made for two days: the first may not be a second old.
+    let days_left = certificate["days_left"].as_i64();
+    assert!(days_left.is_some_and(|days| (1..=2).contains(&days)), "{certificate}");
+    let log = daemon.stop().unwrap().stderr;
+    let line = log.lines().find(|line| line.contains("certificate expires soon"));
+    assert!(line.is_some_and(|line| line.contains("WARN") && line.contains("mx.pem")), "{log}");
 }
 
 #[test]

@@ -13,6 +13,6 @@ mod trace;
 pub use client::{ClientError, fetch_status, follow_trace, reload_tls};
 pub use server::{Bound, ControlError, bind};
 pub use status::{
-    ListenerStatus, Status, StatusSource, WorkerStatus, XdpInterfaceStatus, XdpQueueStatus,
-    XdpStatus,
+    CertificateStatus, ListenerStatus, Status, StatusSource, WorkerStatus, XdpInterfaceStatus,
+    XdpQueueStatus, XdpStatus,
 };

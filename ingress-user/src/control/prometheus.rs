@@ -1,5 +1,6 @@
 //! Every counter as Prometheus text, read at the moment of the scrape.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use prometheus_client::registry::Registry;
 use super::status::StatusSource;
 use crate::metrics::names::{self, Description};
 use crate::metrics::{DeliveryMetrics, SpoolMetrics, WorkerMetrics};
+use crate::tls::reload::Served;
 use crate::worker::clock::Now;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -59,6 +61,9 @@ impl Collector for Scrape {
         }
         let closed = source.metrics.sessions_closed();
         family(encoder, names::SESSIONS_CLOSED, "reason", closed.map(|(why, n)| (why.label(), n)))?;
+        let expiry = certificate_expiry(source);
+        let expiry = expiry.iter().map(|(file, seconds)| (file.as_str(), *seconds));
+        family(encoder, names::TLS_CERTIFICATE_EXPIRY, "file", expiry)?;
         for (description, value) in spool_values(&source.metrics.spool) {
             single(encoder, description, value)?;
         }
@@ -73,6 +78,16 @@ impl Collector for Scrape {
         let queues = queues.iter().map(|(queue, packets)| (queue.as_str(), *packets));
         family(encoder, names::XDP_QUEUE_PACKETS, "queue", queues)
     }
+}
+
+/// By file, so that a file that is configured twice is one value: a scraper takes nothing where a label comes twice.
+fn certificate_expiry(source: &StatusSource) -> BTreeMap<String, u64> {
+    let served = (source.certificates)();
+    let expiry = |served: &Served| {
+        let seconds = served.not_after.unix_seconds();
+        (served.file.display().to_string(), seconds.try_into().unwrap_or(0))
+    };
+    served.iter().map(expiry).collect()
 }
 
 // The three functions below take their struct apart by name, so that a new counter does not compile until it is exported.
@@ -189,6 +204,7 @@ mod tests {
             "ingress_connections_total{cpu=\"3\"} 2",
             "ingress_messages_delivered_total 3",
             "ingress_sessions_closed_total{reason=\"early_talker\"} 1",
+            "ingress_tls_certificate_expiry_timestamp_seconds{file=\"/etc/mx.pem\"} 1800000000",
             "ingress_spool_pending 4",
             "ingress_xdp_packets_total{verdict=\"steer\"} 22",
             "ingress_xdp_queue_packets_total{queue=\"1\"} 33",

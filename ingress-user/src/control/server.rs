@@ -137,7 +137,7 @@ async fn serve_metrics(
 }
 
 async fn status(State(source): State<Arc<StatusSource>>) -> Json<Status> {
-    Json(source.status(Now::read().monotonic))
+    Json(source.status(Now::read()))
 }
 
 async fn metrics(State(exporter): State<Arc<Exporter>>) -> impl IntoResponse {

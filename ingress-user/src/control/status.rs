@@ -1,13 +1,16 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::TlsMode;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::smtp::dialect::Dialect;
+use crate::tls::reload::Served;
+use crate::worker::clock::Now;
 
 /// What a running daemon tells about itself, and where the numbers come from.
 pub struct StatusSource {
@@ -20,19 +23,22 @@ pub struct StatusSource {
     pub tier_reason: String,
     /// As bound: no port is 0.
     pub listeners: Vec<ListenerStatus>,
+    /// The certificates that clients are given at the moment.
+    pub certificates: Box<dyn Fn() -> Arc<Vec<Served>> + Send + Sync>,
     /// Reads the maps of the XDP program. Called for every request, in the control plane.
     pub xdp: Box<dyn Fn() -> XdpStatus + Send + Sync>,
 }
 
 impl StatusSource {
-    /// A reading of every counter at about the same time. `now` is for the uptime.
-    pub fn status(&self, now: Instant) -> Status {
+    /// A reading of every counter at about the same time. `now` is for the uptime, and for the days that
+    /// certificates have left.
+    pub fn status(&self, now: Now) -> Status {
         let metrics = &self.metrics;
         let sum = |value: fn(&WorkerMetrics) -> u64| metrics.workers.iter().map(value).sum();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             hostname: self.hostname.clone(),
-            uptime_seconds: now.saturating_duration_since(self.started).as_secs(),
+            uptime_seconds: now.monotonic.saturating_duration_since(self.started).as_secs(),
             listeners: self.listeners.clone(),
             workers: metrics.workers.iter().map(WorkerStatus::from).collect(),
             steering: SteeringStatus {
@@ -62,6 +68,10 @@ impl StatusSource {
             tls: TlsStatus {
                 handshakes_completed: sum(|worker| worker.tls_handshakes_completed.value()),
                 handshakes_failed: sum(|worker| worker.tls_handshakes_failed.value()),
+                certificates: (self.certificates)()
+                    .iter()
+                    .map(|served| CertificateStatus::of(served, now.wall))
+                    .collect(),
             },
             spool: SpoolStatus {
                 pending: metrics.spool.pending.value(),
@@ -174,6 +184,31 @@ pub struct MessagesStatus {
 pub struct TlsStatus {
     pub handshakes_completed: u64,
     pub handshakes_failed: u64,
+    /// In the operator's order.
+    pub certificates: Vec<CertificateStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// The chain's.
+    pub file: PathBuf,
+    /// DNS names of the subjectAltName.
+    pub names: Vec<String>,
+    /// RFC 3339.
+    pub not_after: String,
+    /// Whole days; negative once it has expired.
+    pub days_left: i64,
+}
+
+impl CertificateStatus {
+    fn of(served: &Served, now: SystemTime) -> Self {
+        Self {
+            file: served.file.clone(),
+            names: served.names.iter().map(str::to_owned).collect(),
+            not_after: served.not_after.to_string(),
+            days_left: served.not_after.days_left(now),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,11 +246,11 @@ pub struct XdpQueueStatus {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
     use crate::smtp::reply::Closing;
-    use crate::worker::clock::Now;
+    use crate::tls::expiry::NotAfter;
 
     /// Two workers that have seen something, and one interface.
     pub(in crate::control) fn source() -> StatusSource {
@@ -239,6 +274,14 @@ pub(super) mod tests {
                 protocol: Dialect::Smtp,
                 tls: TlsMode::StartTls,
             }],
+            certificates: Box::new(|| {
+                let served = Served {
+                    file: "/etc/mx.pem".into(),
+                    names: ["mx.example.net", "*.example.org"].into_iter().collect(),
+                    not_after: NotAfter::from_unix_seconds(1_800_000_000),
+                };
+                Arc::new(vec![served])
+            }),
             xdp: Box::new(|| XdpStatus {
                 interfaces: vec![XdpInterfaceStatus {
                     name: "eth0".to_owned(),
@@ -250,10 +293,16 @@ pub(super) mod tests {
         }
     }
 
+    /// So long after the start, ten and a half days before the certificate ends.
+    pub(in crate::control) fn after(source: &StatusSource, uptime: Duration) -> Now {
+        let wall = UNIX_EPOCH + Duration::from_secs(1_800_000_000 - 10 * 86_400 - 43_200);
+        Now { monotonic: source.started + uptime, wall }
+    }
+
     #[test]
     fn the_names_that_scripts_read_are_there() {
         let source = source();
-        let later = source.started + Duration::from_secs(90);
+        let later = after(&source, Duration::from_secs(90));
         let json = serde_json::to_value(source.status(later)).unwrap();
         let at =
             |pointer: &str| json.pointer(pointer).cloned().unwrap_or_else(|| panic!("{pointer}"));
@@ -270,11 +319,15 @@ pub(super) mod tests {
         assert_eq!(at("/xdp/verdicts/pass"), 11);
         assert_eq!(at("/uptime_seconds"), 90);
         assert_eq!(at("/listeners/0/tls"), "starttls");
+        assert_eq!(at("/tls/certificates/0/file"), "/etc/mx.pem");
+        assert_eq!(at("/tls/certificates/0/names/1"), "*.example.org");
+        assert_eq!(at("/tls/certificates/0/not_after"), "2027-01-15T08:00:00Z");
+        assert_eq!(at("/tls/certificates/0/days_left"), 10);
     }
 
     #[test]
     fn a_status_survives_its_way_as_json() {
-        let status = source().status(Now::read().monotonic);
+        let status = source().status(Now::read());
         let json = serde_json::to_string(&status).unwrap();
         assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
     }

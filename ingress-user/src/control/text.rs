@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::status::{Status, WorkerStatus, XdpStatus};
+use super::status::{CertificateStatus, Status, WorkerStatus, XdpStatus};
 use crate::config::TlsMode;
 use crate::smtp::dialect::Dialect;
 
@@ -46,15 +46,7 @@ impl Display for Status {
             ),
         )?;
         self.write_spool(f)?;
-        let tls = &self.tls;
-        line(
-            f,
-            "tls",
-            format_args!(
-                "{} handshakes, {} failed",
-                tls.handshakes_completed, tls.handshakes_failed
-            ),
-        )?;
+        self.write_tls(f)?;
         let steering = &self.steering;
         line(
             f,
@@ -89,6 +81,27 @@ impl Status {
                 "",
                 format_args!("POISONED by a failed write: no mail is accepted until restart"),
             )?;
+        }
+        Ok(())
+    }
+
+    fn write_tls(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let tls = &self.tls;
+        line(
+            f,
+            "tls",
+            format_args!(
+                "{} handshakes, {} failed",
+                tls.handshakes_completed, tls.handshakes_failed
+            ),
+        )?;
+        for CertificateStatus { file, names, not_after, days_left } in &tls.certificates {
+            let (file, names) = (file.display(), names.join(", "));
+            let end = match days_left {
+                ..0 => format!("EXPIRED at {not_after}"),
+                days => format!("until {not_after}, {days} days left"),
+            };
+            line(f, "", format_args!("{file} ({names}): {end}"))?;
         }
         Ok(())
     }
@@ -161,13 +174,15 @@ impl Display for Uptime {
 
 #[cfg(test)]
 mod tests {
-    use super::super::status::tests::source;
+    use std::time::Duration;
+
+    use super::super::status::tests::{after, source};
     use super::*;
 
     #[test]
     fn the_text_is_aligned_and_complete() {
         let source = source();
-        let text = source.status(source.started).to_string();
+        let text = source.status(after(&source, Duration::ZERO)).to_string();
         let expected = "\
 mx.example.net (ingress VERSION), up 0 s
 listener     127.0.0.1:2525 (STARTTLS)
@@ -177,6 +192,7 @@ messages     7 accepted (0 bytes), 0 refused
 delivery     3 delivered, 0 attempts deferred
 spool        4 pending in 0 segments, 0 syncs, 0 bytes written
 tls          0 handshakes, 0 failed
+             /etc/mx.pem (mx.example.net, *.example.org): until 2027-01-15T08:00:00Z, 10 days left
 steering     cpumap (2 queues for 2 workers): 5 local, 2 remote
 xdp          eth0 native
                        11 pass
@@ -188,6 +204,16 @@ xdp          eth0 native
    3          2          0          0          0          2          7          0
 ";
         assert_eq!(text, expected.replace("VERSION", env!("CARGO_PKG_VERSION")));
+    }
+
+    #[test]
+    fn an_expired_certificate_stands_out() {
+        let source = source();
+        let eleven_days = Duration::from_secs(11 * 86_400);
+        let mut now = after(&source, eleven_days);
+        now.wall += eleven_days;
+        let text = source.status(now).to_string();
+        assert!(text.contains("*.example.org): EXPIRED at 2027-01-15T08:00:00Z\n"), "{text}");
     }
 
     #[test]

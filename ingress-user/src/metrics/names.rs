@@ -43,6 +43,10 @@ pub const TLS_HANDSHAKES_COMPLETED: Description =
     of("ingress_tls_handshakes_completed_total", "TLS handshakes that succeeded.");
 pub const TLS_HANDSHAKES_FAILED: Description =
     of("ingress_tls_handshakes_failed_total", "TLS handshakes that did not succeed.");
+pub const TLS_CERTIFICATE_EXPIRY: Description = of(
+    "ingress_tls_certificate_expiry_timestamp_seconds",
+    "When the certificate in the file expires, in seconds since 1970.",
+);
 pub const BUFFERS_LENT: Description =
     of("ingress_buffers_lent", "Receive buffers of 64 KiB in use by connections and the spool.");
 
@@ -73,7 +77,7 @@ pub const XDP_QUEUE_PACKETS: Description =
     of("ingress_xdp_queue_packets_total", "Packets seen by the XDP program, by RX queue.");
 
 /// All of the above, in the order of the table in README.md.
-pub const ALL: [Description; 26] = [
+pub const ALL: [Description; 27] = [
     BUILD_INFO,
     UPTIME,
     STEERING_TIER,
@@ -90,6 +94,7 @@ pub const ALL: [Description; 26] = [
     TLS_HANDSHAKES_FAILED,
     BUFFERS_LENT,
     SESSIONS_CLOSED,
+    TLS_CERTIFICATE_EXPIRY,
     SPOOL_PENDING,
     SPOOL_SEGMENTS,
     SPOOL_SYNCS,

@@ -1,6 +1,7 @@
 //! Certificates: from PEM files to DER in memory, or a self-signed one kept in the state folder.
 
 pub mod choice;
+pub mod expiry;
 pub mod reload;
 mod self_signed;
 
@@ -11,6 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::parse_x509_certificate;
 
 use self::choice::DnsNames;
+use self::expiry::NotAfter;
 use crate::config::{CertificateFiles, TlsConfig};
 
 /// A certificate chain, leaf first, with its private key.
@@ -27,6 +29,7 @@ pub struct Credential {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
     pub names: DnsNames,
+    pub not_after: NotAfter,
     /// The SubjectPublicKeyInfo in DER, to compare the private key with.
     pub public_key: Vec<u8>,
 }
@@ -94,6 +97,7 @@ fn read_leaf(der: &[u8], path: &Path) -> Result<Leaf, CredentialError> {
     })?;
     Ok(Leaf {
         names: DnsNames::of(&certificate),
+        not_after: NotAfter::of(&certificate),
         public_key: certificate.public_key().raw.to_vec(),
     })
 }

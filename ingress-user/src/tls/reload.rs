@@ -11,16 +11,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::choice::DnsNames;
+use super::expiry::{self, NotAfter};
 use super::{Credential, CredentialError, load};
 use crate::config::TlsConfig;
+use crate::worker::clock::Now;
 use crate::worker::tls::{TlsContext, TlsContextError};
 
 /// Between two looks at the files. A certificate is renewed days before it ends, so a minute is soon; and a look is a few
 /// system calls.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Between two looks at what is left of the certificates' days.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why certificates cannot be served. Each but the last two names the file.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +59,7 @@ pub struct Served {
     /// The chain's file.
     pub file: PathBuf,
     pub names: DnsNames,
+    pub not_after: NotAfter,
 }
 
 /// Everything about certificates that outlives a connection. Workers have the [`TlsContext`] alone.
@@ -78,8 +84,10 @@ impl Certificates {
         let stamps = stamps(&config);
         let credentials = load(&config, hostname, state_dir)?;
         let served = served(&credentials);
+        let context = TlsContext::new(credentials)?;
+        expiry::report(&served, None, Now::read().wall);
         Ok(Self {
-            context: TlsContext::new(credentials)?,
+            context,
             served: ArcSwap::from_pointee(served),
             stamps: Mutex::new(stamps),
             config,
@@ -123,6 +131,7 @@ impl Certificates {
         match &result {
             Ok(served) => {
                 tracing::info!(trigger, certificates = served.len(), "certificates reloaded");
+                expiry::report(served, None, Now::read().wall);
             }
             Err(error) => {
                 tracing::error!(trigger, %error, "certificates not reloaded, those loaded before stay");
@@ -157,15 +166,26 @@ pub async fn reload(
     reload.await.unwrap_or(Err(CertificatesError::Stopping))
 }
 
-/// Looks every minute whether files have changed, and then reloads. Never ends.
+/// Looks every minute whether files have changed, and then reloads; and every day how many are left. Never ends.
 pub async fn watch(certificates: Arc<Certificates>) {
     let mut looks = interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut days = interval_at(Instant::now() + EXPIRY_INTERVAL, EXPIRY_INTERVAL);
+    let mut reported = Now::read().wall;
     loop {
-        looks.tick().await;
-        let certificates = Arc::clone(&certificates);
-        // The result is logged; no thread is to be had only when the daemon stops.
-        let _done = tokio::task::spawn_blocking(move || certificates.reload_if_changed()).await;
+        tokio::select! {
+            _ = looks.tick() => {
+                let certificates = Arc::clone(&certificates);
+                let look = move || certificates.reload_if_changed();
+                // The result is logged; no thread is to be had only when the daemon stops.
+                let _done = tokio::task::spawn_blocking(look).await;
+            }
+            _ = days.tick() => {
+                let now = Now::read().wall;
+                expiry::report(&certificates.served(), Some(reported), now);
+                reported = now;
+            }
+        }
     }
 }
 
@@ -183,7 +203,7 @@ impl fmt::Display for Served {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.names.iter().collect();
         let names = if names.is_empty() { "no names".to_owned() } else { names.join(", ") };
-        write!(f, "{}: {names}", self.file.display())
+        write!(f, "{}: {names}, until {}", self.file.display(), self.not_after)
     }
 }
 
@@ -191,18 +211,20 @@ fn served(credentials: &[Credential]) -> Vec<Served> {
     let of = |credential: &Credential| Served {
         file: credential.source.clone(),
         names: credential.leaf.names.clone(),
+        not_after: credential.leaf.not_after,
     };
     credentials.iter().map(of).collect()
 }
 
-/// What tells two versions of a file apart without reading it: time of change (s and ns), size in octets, inode, behind
-/// links. `None` where it cannot be told.
+/// What tells two versions of a file apart without reading it: time of the last change (s and ns), size in octets, inode,
+/// behind links. The change is that of the inode, so that owner and mode count, and an old file moved into place. `None`
+/// where it cannot be told.
 type Stamp = Option<(i64, i64, u64, u64)>;
 
 fn stamps(config: &TlsConfig) -> Vec<Stamp> {
     let stamp = |file: &PathBuf| {
         let metadata = fs::metadata(file).ok()?;
-        Some((metadata.mtime(), metadata.mtime_nsec(), metadata.size(), metadata.ino()))
+        Some((metadata.ctime(), metadata.ctime_nsec(), metadata.size(), metadata.ino()))
     };
     config.certificates.iter().flat_map(|files| [&files.chain, &files.key]).map(stamp).collect()
 }
@@ -249,7 +271,8 @@ mod tests {
         renew(folder.path(), "two.test", &["pem", "key"]);
         assert_eq!(names(&certificates), ["one.test"]);
         let served = certificates.reload(Trigger::Command).unwrap();
-        assert_eq!(served[0].to_string(), format!("{}: two.test", served[0].file.display()));
+        let line = format!("{}: two.test, until 4096-01-01T00:00:00Z", served[0].file.display());
+        assert_eq!(served[0].to_string(), line);
         assert_eq!(names(&certificates), ["two.test"]);
     }
 
