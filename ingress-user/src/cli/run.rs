@@ -44,10 +44,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        (stop, signal(SignalKind::hangup()).context("cannot catch SIGHUP")?)
+        // Without a file there is nothing to reload, and a trial server ends with its terminal.
+        let hangup = arguments.config.is_some().then(|| signal(SignalKind::hangup()));
+        (stop, hangup.transpose().context("cannot catch SIGHUP")?)
     };
     let daemon = Daemon::start(config, &runtime)?;
-    runtime.spawn(reload_at(hangup, Arc::clone(daemon.certificates())));
+    if let Some(hangup) = hangup {
+        runtime.spawn(reload_at(hangup, Arc::clone(daemon.certificates())));
+    }
     super::print(&ready_line(daemon.ready()))?;
     runtime.block_on(stop);
     tracing::info!("draining: open transactions are finished, no new connections taken");

@@ -35,7 +35,7 @@ pub enum CertificatesError {
     #[error(transparent)]
     Context(#[from] TlsContextError),
     #[error(
-        "the certificate is self-signed, there is nothing to reload: [tls] certificates names files"
+        "the certificate is self-signed, there is nothing to reload: [tls] certificates would name files"
     )]
     SelfSigned,
     #[error("the daemon is stopping")]
@@ -133,6 +133,8 @@ impl Certificates {
                 tracing::info!(trigger, certificates = served.len(), "certificates reloaded");
                 expiry::report(served, None, Now::read().wall);
             }
+            // No fault of anybody.
+            Err(error @ CertificatesError::SelfSigned) => tracing::info!(trigger, "{error}"),
             Err(error) => {
                 tracing::error!(trigger, %error, "certificates not reloaded, those loaded before stay");
             }
