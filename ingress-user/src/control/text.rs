@@ -172,6 +172,7 @@ mod tests {
 mx.example.net (ingress VERSION), up 0 s
 listener     127.0.0.1:2525 (STARTTLS)
 connections  7 accepted, 0 open, 0 refused
+                        1 ended: early_talker
 messages     7 accepted (0 bytes), 0 refused
 delivery     3 delivered, 0 attempts deferred
 spool        4 pending in 0 segments, 0 syncs, 0 bytes written
