@@ -1,5 +1,6 @@
 //! Certificates: from PEM files to DER in memory, or a self-signed one kept in the state folder.
 
+pub mod memory;
 mod self_signed;
 
 use std::path::{Path, PathBuf};
