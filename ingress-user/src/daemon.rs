@@ -23,7 +23,9 @@ use crate::policy::RecipientDomains;
 use crate::smtp::Settings;
 use crate::smtp::session::Tls;
 use crate::spool::{QueueId, Spool, SpoolHandle, SpoolThread};
-use crate::tls;
+use crate::tls::journal::{self, JournalHandle, JournalThread, Reporter};
+use crate::tls::verdict::Own;
+use crate::tls::{self, Credential};
 use crate::worker::clock::Now;
 use crate::worker::tls::TlsContext;
 use crate::worker::watch::WatchList;
@@ -47,6 +49,7 @@ pub struct Ready {
 pub struct Daemon {
     ready: Ready,
     workers: Vec<(MailboxSender, JoinHandle<()>)>,
+    journal: JournalThread,
     delivery: DeliveryHandle,
     spool: SpoolThread,
     /// Ends the control plane when dropped.
@@ -77,7 +80,9 @@ impl Daemon {
         tracing::info!(state_dir = %config.state_dir.display(), "spool and certificates are kept here");
         warn_about_load_test_settings(&config);
         raise_file_limit(config.limits.connections_max);
-        let tls = TlsContext::new(tls::load(&config.tls, &config.hostname, &config.state_dir)?)?;
+        let credentials = tls::load(&config.tls, &config.hostname, &config.state_dir)?;
+        let own = Own::with_keys(credentials.iter().filter_map(Credential::key_kind));
+        let tls = TlsContext::new(credentials)?;
         let groups = open_groups(&config)?;
         let control = control::bind(&config.control)?;
         let data_plane = Arc::new(start_data_plane(&config, &groups)?);
@@ -109,18 +114,22 @@ impl Daemon {
         let source =
             status_source(&config, &ready, started, Arc::clone(&metrics), Arc::clone(&data_plane));
         let watches = WatchList::default();
-        let control = serve_control(control, source, watches.clone(), runtime);
+        let (reporter, handle, journal) =
+            journal::start(config.tls.memory.clone(), own, &config.state_dir)
+                .context("cannot start the journal of TLS handshakes")?;
+        let control = serve_control(control, source, watches.clone(), handle, runtime);
         let seed = WorkerSeed {
             config,
             tls,
             spool: spool.handle,
             metrics,
             watches,
+            journal: reporter,
             commits_in_flight_max,
         };
         let threads = seed.start_workers(prepared, groups)?;
         let workers = mailboxes.into_iter().zip(threads).collect();
-        Ok(Self { ready, workers, delivery, spool: spool.thread, control, data_plane })
+        Ok(Self { ready, workers, journal, delivery, spool: spool.thread, control, data_plane })
     }
 
     pub fn ready(&self) -> &Ready {
@@ -138,6 +147,8 @@ impl Daemon {
                 tracing::error!("a worker had panicked; its connections were lost");
             }
         }
+        // The workers were the last to report.
+        self.journal.join();
         runtime.block_on(self.delivery.stop());
         self.spool.shutdown();
         drop(self.control);
@@ -152,6 +163,7 @@ struct WorkerSeed {
     spool: SpoolHandle,
     metrics: Arc<Metrics>,
     watches: WatchList,
+    journal: Reporter,
     commits_in_flight_max: usize,
 }
 
@@ -161,7 +173,7 @@ impl WorkerSeed {
         prepared: Vec<PreparedWorker>,
         groups: Vec<Group>,
     ) -> Result<Vec<JoinHandle<()>>> {
-        let Self { config, tls, spool, metrics, watches, commits_in_flight_max } = self;
+        let Self { config, tls, spool, metrics, watches, journal, commits_in_flight_max } = self;
         let admission = Arc::new(Admission::new(
             config.limits.connections_max,
             config.limits.connections_per_client_max,
@@ -187,6 +199,7 @@ impl WorkerSeed {
                         tls: tls.clone(),
                         admission: Arc::clone(&admission),
                         watches: watches.clone(),
+                        journal: journal.clone(),
                         metrics: Arc::clone(&metrics),
                         accept_burst_max: config.limits.accept_burst_max,
                         buffers_max: config.limits.buffers_per_worker_max,
@@ -350,6 +363,7 @@ fn serve_control(
     control: Bound,
     source: StatusSource,
     watches: WatchList,
+    journal: JournalHandle,
     runtime: &Runtime,
 ) -> oneshot::Sender<()> {
     let (stop, stopped) = oneshot::channel();
@@ -358,7 +372,7 @@ fn serve_control(
         let _ = stopped.await;
     };
     runtime.spawn(async {
-        if let Err(error) = control.serve(Arc::new(source), watches, shutdown).await {
+        if let Err(error) = control.serve(Arc::new(source), watches, journal, shutdown).await {
             tracing::error!(%error, "the control plane failed; mail goes on");
         }
     });

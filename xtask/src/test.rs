@@ -65,7 +65,7 @@ struct Needs {
     clients: &'static [Client],
 }
 
-const NEEDS: [Needs; 8] = [
+const NEEDS: [Needs; 9] = [
     Needs {
         suite: "aiosmtpd",
         privilege: Privilege::User,
@@ -103,6 +103,12 @@ const NEEDS: [Needs; 8] = [
         clients: &[Client::Exim],
     },
     Needs { suite: "sessions", privilege: Privilege::User, programs: &["python3"], clients: &[] },
+    Needs {
+        suite: "tls_failures",
+        privilege: Privilege::User,
+        programs: &["openssl"],
+        clients: &[],
+    },
     Needs {
         suite: "xdp_steering",
         privilege: Privilege::Kernel,

@@ -4,6 +4,7 @@ mod check;
 mod daemon;
 mod run;
 mod status;
+mod tls;
 mod trace;
 
 use std::io::{self, Write};
@@ -27,6 +28,8 @@ enum Command {
     Check(check::Arguments),
     /// Show what a running daemon does
     Status(status::Arguments),
+    /// Explain what happens when clients speak TLS
+    Tls(tls::Arguments),
     /// Follow what is said in sessions of chosen clients, as it is said
     Trace(trace::Arguments),
 }
@@ -36,6 +39,7 @@ pub fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Tls(arguments) => tls::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
     }
 }

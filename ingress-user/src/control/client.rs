@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use tokio::net::UnixStream;
@@ -31,7 +31,24 @@ pub enum ClientError {
 
 /// Asks the daemon on `socket` for its status, as the JSON text of a [`Status`](super::Status). Takes at most 5 s.
 pub async fn fetch_status(socket: &Path) -> Result<String, ClientError> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, fetch(socket, "/status")).await {
+    fetch(socket, "/status").await
+}
+
+/// Asks for `target`, a path with its query. Takes at most 5 s.
+pub async fn fetch(socket: &Path, target: &str) -> Result<String, ClientError> {
+    in_time(socket, exchange(socket, Method::GET, target)).await
+}
+
+/// Has the daemon change something; its answer. Takes at most 5 s.
+pub async fn change(socket: &Path, target: &str) -> Result<String, ClientError> {
+    in_time(socket, exchange(socket, Method::POST, target)).await
+}
+
+async fn in_time(
+    socket: &Path,
+    exchange: impl Future<Output = Result<String, ClientError>>,
+) -> Result<String, ClientError> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
         Ok(answer) => answer,
         Err(_elapsed) => Err(ClientError::Timeout(socket.to_owned())),
     }
@@ -45,7 +62,8 @@ pub async fn follow_trace<E: From<ClientError>>(
     mut show: impl FnMut(&str) -> Result<(), E>,
 ) -> Result<(), E> {
     let unusable = |reason: String| ClientError::Unusable { socket: socket.to_owned(), reason };
-    let mut exchange = Exchange::begin(socket, &format!("/trace?network={network}")).await?;
+    let mut exchange =
+        Exchange::begin(socket, Method::GET, &format!("/trace?network={network}")).await?;
     while let Some(piece) = exchange.next_piece().await {
         let piece = piece.map_err(|error| unusable(error.to_string()))?;
         // The daemon sends whole lines of ASCII in each piece.
@@ -54,9 +72,9 @@ pub async fn follow_trace<E: From<ClientError>>(
     Ok(())
 }
 
-async fn fetch(socket: &Path, target: &str) -> Result<String, ClientError> {
+async fn exchange(socket: &Path, method: Method, target: &str) -> Result<String, ClientError> {
     let unusable = |reason: String| ClientError::Unusable { socket: socket.to_owned(), reason };
-    let mut exchange = Exchange::begin(socket, target).await?;
+    let mut exchange = Exchange::begin(socket, method, target).await?;
     let mut bytes = Vec::new();
     while let Some(piece) = exchange.next_piece().await {
         bytes.extend_from_slice(&piece.map_err(|error| unusable(error.to_string()))?);
@@ -75,7 +93,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn begin(socket: &Path, target: &str) -> Result<Self, ClientError> {
+    async fn begin(socket: &Path, method: Method, target: &str) -> Result<Self, ClientError> {
         let unusable = |reason: String| ClientError::Unusable { socket: socket.to_owned(), reason };
         let stream = UnixStream::connect(socket)
             .await
@@ -87,7 +105,9 @@ impl Exchange {
             // A failure shows in the body too.
             let _ended = connection.await;
         });
-        let request = Request::get(target)
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
             .header(hyper::header::HOST, "ingress")
             .body(Empty::<Bytes>::new())
             .map_err(|error| unusable(error.to_string()))?;

@@ -7,9 +7,10 @@ mod prometheus;
 mod server;
 mod status;
 mod text;
+mod tls;
 mod trace;
 
-pub use client::{ClientError, fetch_status, follow_trace};
+pub use client::{ClientError, change, fetch, fetch_status, follow_trace};
 pub use server::{Bound, ControlError, bind};
 pub use status::{
     ListenerStatus, Status, StatusSource, WorkerStatus, XdpInterfaceStatus, XdpQueueStatus,

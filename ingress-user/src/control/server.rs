@@ -16,8 +16,9 @@ use axum::{Json, Router};
 use super::limited::Limited;
 use super::prometheus::{CONTENT_TYPE, Exporter};
 use super::status::{Status, StatusSource};
-use super::trace;
+use super::{tls, trace};
 use crate::config::ControlConfig;
+use crate::tls::journal::JournalHandle;
 use crate::worker::clock::Now;
 use crate::worker::watch::WatchList;
 
@@ -85,11 +86,12 @@ impl Bound {
         self,
         source: Arc<StatusSource>,
         watches: WatchList,
+        journal: JournalHandle,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ControlError> {
         let Self { socket, listener, metrics } = self;
         let exporter = Arc::new(Exporter::new(Arc::clone(&source)));
-        let admin = serve_admin(&socket.0, listener, source, watches);
+        let admin = serve_admin(&socket.0, listener, source, watches, journal);
         let metrics = async {
             match metrics {
                 Some((address, listener)) => serve_metrics(address, listener, exporter).await,
@@ -109,13 +111,15 @@ async fn serve_admin(
     listener: UnixListener,
     source: Arc<StatusSource>,
     watches: WatchList,
+    journal: JournalHandle,
 ) -> Result<(), ControlError> {
     let serve = async {
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let router = Router::new()
             .route("/status", get(status))
             .with_state(source)
-            .merge(trace::router(watches));
+            .merge(trace::router(watches))
+            .merge(tls::router(journal));
         axum::serve(Limited::new(listener, ADMIN_LIFETIME_MAX), router).await
     };
     serve.await.map_err(|source| ControlError::Socket { path: path.to_owned(), source })

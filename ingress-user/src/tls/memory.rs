@@ -38,17 +38,31 @@ const EVICTED_SHARE: usize = 16;
 const IPV6_PREFIX: u8 = 64;
 
 /// Bounds and rules.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemorySettings {
-    /// How long STARTTLS is withheld after a failure.
+    /// How long STARTTLS is withheld after a failure. Default a day: the next tries of any sender fall into it.
     pub withhold: Duration,
-    /// Of the peers known, at most this share is denied STARTTLS at a time; 0 is none ever.
-    pub withheld_share_max: f64,
+    /// Of the peers known, at most so many percent are denied STARTTLS at a time, and ten in any case; 0 is none ever. Default 5.
+    pub withheld_percent_max: u8,
+    /// Default 100,000, which take about 20 MiB.
     pub peers_max: usize,
-    /// 24 to 32: how much of an IPv4 address makes a peer.
+    /// 24 to 32: how much of an IPv4 address makes a peer. Default 32; large senders retry from other addresses of a /24.
     pub ipv4_prefix: u8,
     /// Never denied STARTTLS.
     pub exempt: Networks,
+}
+
+/// The values named in the documentation of each field.
+impl Default for MemorySettings {
+    fn default() -> Self {
+        Self {
+            withhold: Duration::from_secs(86_400),
+            withheld_percent_max: 5,
+            peers_max: 100_000,
+            ipv4_prefix: 32,
+            exempt: Networks::default(),
+        }
+    }
 }
 
 /// All peers known.
@@ -65,6 +79,8 @@ pub struct Peer {
     pub last_seen: u64,
     pub last_success: Option<u64>,
     pub last_failure: Option<u64>,
+    /// Of a session in clear that brought a message.
+    pub last_clear: Option<u64>,
     pub withheld_until: Option<u64>,
     pub pin: Option<Pin>,
     /// Sessions under TLS, and in clear though STARTTLS was offered.
@@ -142,9 +158,9 @@ impl Memory {
     pub fn handshake_failed(&mut self, client: IpAddr, negotiation: bool, now: u64) -> Consequence {
         let exempt = self.settings.exempt.contains(client);
         let withheld = self.withheld(now).count();
-        let share = self.peers.len() as f64 * self.settings.withheld_share_max;
-        let may_withhold = self.settings.withheld_share_max > 0.0
-            && (withheld as f64) < share.max(WITHHELD_FLOOR as f64);
+        let percent = usize::from(self.settings.withheld_percent_max);
+        let share = self.peers.len().saturating_mul(percent) / 100;
+        let may_withhold = percent > 0 && withheld < share.max(WITHHELD_FLOOR);
         let until = now + self.settings.withhold.as_secs();
         let peer = self.seen(client, now);
         peer.last_failure = Some(now);
@@ -164,9 +180,13 @@ impl Memory {
         Consequence::Offered(because)
     }
 
-    /// A session of `client` came in clear as far as its first message, though STARTTLS was offered.
-    pub fn came_in_clear(&mut self, client: IpAddr, now: u64) -> Option<Stripped> {
+    /// A session of `client` came in clear as far as its first message. `offered`: though STARTTLS was on offer.
+    pub fn came_in_clear(&mut self, client: IpAddr, offered: bool, now: u64) -> Option<Stripped> {
         let peer = self.seen(client, now);
+        peer.last_clear = Some(now);
+        if !offered {
+            return None;
+        }
         let always = peer.clear_sessions == 0 && peer.tls_sessions >= ALWAYS_SESSIONS_MIN;
         peer.clear_sessions = peer.clear_sessions.saturating_add(1);
         let last_success = peer.last_success.filter(|_| always)?;
@@ -248,7 +268,7 @@ mod tests {
     fn settings() -> MemorySettings {
         MemorySettings {
             withhold: Duration::from_secs(HOUR),
-            withheld_share_max: 0.1,
+            withheld_percent_max: 10,
             peers_max: 1_000,
             ipv4_prefix: 32,
             exempt: ["198.51.100.0/24".parse::<IpNet>().unwrap()].into_iter().collect(),
@@ -333,7 +353,7 @@ mod tests {
             memory.handshake_failed(client(0), true, later + 1),
             Consequence::Withheld { .. }
         ));
-        let never = MemorySettings { withheld_share_max: 0.0, ..settings() };
+        let never = MemorySettings { withheld_percent_max: 0, ..settings() };
         let consequence = Memory::new(never).handshake_failed(client(1), true, NOW);
         assert_eq!(consequence, Consequence::Offered(Because::ShareExhausted));
     }
@@ -341,13 +361,13 @@ mod tests {
     #[test]
     fn a_peer_that_always_came_with_tls_and_comes_without_is_told_once() {
         let mut memory = Memory::new(settings());
-        assert_eq!(memory.came_in_clear(client(2), NOW), None, "it never had TLS");
+        assert_eq!(memory.came_in_clear(client(2), true, NOW), None, "it never had TLS");
         for _ in 0..3 {
             memory.handshake_succeeded(client(1), NOW);
         }
         let stripped = Stripped { tls_sessions: 3, last_success: NOW };
-        assert_eq!(memory.came_in_clear(client(1), NOW + HOUR), Some(stripped));
-        assert_eq!(memory.came_in_clear(client(1), NOW + HOUR), None, "it is known to do so");
+        assert_eq!(memory.came_in_clear(client(1), true, NOW + HOUR), Some(stripped));
+        assert_eq!(memory.came_in_clear(client(1), true, NOW + HOUR), None, "it is known to do so");
     }
 
     #[test]

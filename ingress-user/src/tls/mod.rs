@@ -1,7 +1,11 @@
 //! Certificates: from PEM files to DER in memory, or a self-signed one kept in the state folder.
 
+pub mod journal;
 pub mod memory;
+pub mod names;
+pub mod offer;
 mod self_signed;
+pub mod verdict;
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +27,13 @@ impl Clone for Credential {
     fn clone(&self) -> Self {
         let key = self.key.clone_key();
         Self { chain: self.chain.clone(), key, source: self.source.clone() }
+    }
+}
+
+impl Credential {
+    /// stub
+    pub fn key_kind(&self) -> Option<verdict::KeyKind> {
+        None
     }
 }
 
