@@ -1,5 +1,8 @@
 //! Certificates: from PEM files to DER in memory, or a self-signed one kept in the state folder.
 
+#[cfg(test)]
+mod hello_builder;
+pub mod offer;
 mod self_signed;
 
 use std::path::{Path, PathBuf};
