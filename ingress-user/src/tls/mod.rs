@@ -2,8 +2,10 @@
 
 #[cfg(test)]
 mod hello_builder;
+pub mod names;
 pub mod offer;
 mod self_signed;
+pub mod verdict;
 
 use std::path::{Path, PathBuf};
 
