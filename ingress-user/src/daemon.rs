@@ -81,7 +81,8 @@ impl Daemon {
         warn_about_load_test_settings(&config);
         raise_file_limit(config.limits.connections_max);
         let credentials = tls::load(&config.tls, &config.hostname, &config.state_dir)?;
-        let own = Own::with_keys(credentials.iter().filter_map(Credential::key_kind));
+        let keys: Vec<_> = credentials.iter().filter_map(Credential::key_kind).collect();
+        let own = Own::with_keys(&keys);
         let tls = TlsContext::new(credentials)?;
         let groups = open_groups(&config)?;
         let control = control::bind(&config.control)?;

@@ -195,6 +195,9 @@ mod tests {
     use super::super::client::{ClientError, fetch_status};
     use super::super::status::tests::source;
     use super::*;
+    use crate::tls::journal;
+    use crate::tls::memory::MemorySettings;
+    use crate::tls::verdict::Own;
 
     fn config(folder: &Path) -> ControlConfig {
         ControlConfig {
@@ -245,7 +248,11 @@ mod tests {
         let metrics_address = bound.metrics_address().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let server = tokio::spawn(bound.serve(Arc::new(source()), WatchList::default(), stopped));
+        let own = Own::with_keys(&[]);
+        let (_, journal, _) =
+            journal::start(MemorySettings::default(), own, folder.path()).unwrap();
+        let watches = WatchList::default();
+        let server = tokio::spawn(bound.serve(Arc::new(source()), watches, journal, stopped));
 
         let json = fetch_status(&path).await.unwrap();
         let status: Status = serde_json::from_str(&json).unwrap();

@@ -21,7 +21,7 @@ use ipnet::IpNet;
 
 use self::record::Journal;
 pub use self::record::{Event, Failed, Handshake, Outcome};
-pub use self::report::{FailureGroup, PeerReport, Report};
+pub use self::report::{FailureGroup, HandshakeCounts, PeerReport, Report, SessionCounts};
 use super::memory::{self, Memory, MemorySettings, Pin};
 use super::verdict::Own;
 use crate::worker::clock::Now;

@@ -1,5 +1,6 @@
 //! The journal as operators see it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::record::Journal;
 use crate::tls::memory::Pin;
 use crate::tls::names;
+use crate::tls::offer::Offer;
 
 const DAY_SECONDS: u64 = 86_400;
 
@@ -89,10 +91,11 @@ impl Journal {
             handshakes.resumed += day.resumed;
             for (version, count) in &day.versions {
                 handshakes.established += count;
-                *handshakes.by_version.entry(names::version(*version)).or_default() += count;
+                *handshakes.by_version.entry(names::version(*version).into_owned()).or_default() +=
+                    count;
             }
             for (suite, count) in &day.suites {
-                *handshakes.by_suite.entry(names::suite(*suite)).or_default() += count;
+                *handshakes.by_suite.entry(names::suite(*suite).into_owned()).or_default() += count;
             }
             for (verdict, count) in &day.verdicts {
                 handshakes.failed += count;
@@ -139,10 +142,9 @@ impl Journal {
                 group.count += 1;
                 continue;
             }
-            let listed = |codes: fn(&crate::tls::offer::Offer) -> &[u16],
-                          name: fn(u16) -> String| {
+            let listed = |codes: fn(&Offer) -> &[u16], name: fn(u16) -> Cow<'static, str>| {
                 let codes = failure.offer.as_ref().map(codes).unwrap_or_default();
-                codes.iter().map(|code| name(*code)).collect::<Vec<_>>()
+                codes.iter().map(|code| name(*code).into_owned()).collect::<Vec<_>>()
             };
             groups.push(FailureGroup {
                 network: failure.network,
