@@ -100,7 +100,8 @@ fn list(peers: &[PeerReport], all: bool) -> String {
             }
             (None, _) => "offered STARTTLS".to_owned(),
         };
-        let PeerReport { network, tls_sessions, clear_sessions, .. } = peer;
+        let PeerReport { tls_sessions, clear_sessions, .. } = peer;
+        let network = peer.network.to_string();
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,

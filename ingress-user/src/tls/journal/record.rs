@@ -231,3 +231,91 @@ impl Journal {
         &mut self.days[last]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::memory::MemorySettings;
+
+    const NOW: u64 = 1_795_500_000;
+
+    fn journal() -> Journal {
+        Journal::new(Memory::new(MemorySettings::default()), Own::with_keys(&[]))
+    }
+
+    fn client(number: u32) -> IpAddr {
+        IpAddr::V4((0xc000_0200 + number).into())
+    }
+
+    fn handshake(client: IpAddr, implicit: bool, outcome: Outcome) -> Event {
+        Event::Handshake(Box::new(Handshake { client, helo: None, implicit, outcome }))
+    }
+
+    /// Octets that are refused as no ClientHello, which is a matter of negotiation.
+    fn failed() -> Outcome {
+        let (stage, ending) = (Stage::HelloReceived, Ending::WeRefused);
+        Outcome::Failed(Failed { stage, ending, hello: vec![0x16, 3, 1, 0, 1, 0xff] })
+    }
+
+    fn established() -> Outcome {
+        Outcome::Established { version: 0x0304, suite: 0x1301, resumed: false }
+    }
+
+    #[test]
+    fn a_failure_where_tls_comes_first_withholds_no_starttls() {
+        let mut journal = journal();
+        assert!(journal.take(handshake(client(1), true, failed()), NOW));
+        assert!(journal.withheld(NOW).is_empty());
+        assert!(journal.take(handshake(client(1), false, failed()), NOW));
+        assert_eq!(journal.withheld(NOW).len(), 1);
+        let report = journal.report(NOW, DAY_SECONDS, 0);
+        assert_eq!(report.handshakes.failed, 2);
+        assert_eq!(report.failures.len(), 1);
+        assert_eq!(report.failures[0].count, 2);
+    }
+
+    #[test]
+    fn a_report_covers_the_days_asked_for_and_a_month_at_most() {
+        let mut journal = journal();
+        for day in 0..40 {
+            let now = NOW + day * DAY_SECONDS;
+            let _ = journal.take(handshake(client(1), false, established()), now);
+            let _ = journal.take(Event::SessionOverTls(client(1)), now);
+        }
+        let now = NOW + 39 * DAY_SECONDS;
+        let established = |days: u64| {
+            let report = journal.report(now, days * DAY_SECONDS, 0);
+            assert_eq!(report.sessions.over_tls, report.handshakes.established);
+            report.handshakes.established
+        };
+        assert_eq!((established(0), established(1), established(7)), (1, 2, 8));
+        assert_eq!(established(365), DAYS_MAX as u64);
+    }
+
+    #[test]
+    fn a_flood_of_failures_is_counted_and_only_the_last_are_kept() {
+        let mut journal = journal();
+        let flood = FAILURES_MAX as u32 + 10;
+        for number in 0..flood {
+            let _ = journal.take(handshake(client(number), true, failed()), NOW);
+        }
+        assert_eq!(journal.failures.len(), FAILURES_MAX);
+        let report = journal.report(NOW, DAY_SECONDS, 3);
+        assert_eq!(report.handshakes.failed, u64::from(flood));
+        assert_eq!(report.missed, 3);
+    }
+
+    #[test]
+    fn what_came_afterwards_is_told() {
+        let mut journal = journal();
+        let _ = journal.take(handshake(client(1), false, failed()), NOW);
+        let afterwards =
+            |journal: &Journal| journal.report(NOW, DAY_SECONDS, 0).failures[0].afterwards.clone();
+        assert_eq!(afterwards(&journal), "not yet");
+        let event = Event::SessionInClear { client: client(1), offered: false };
+        let _ = journal.take(event, NOW + 1);
+        assert_eq!(afterwards(&journal), "in clear");
+        let _ = journal.take(handshake(client(1), false, established()), NOW + 2);
+        assert_eq!(afterwards(&journal), "over TLS");
+    }
+}
