@@ -23,7 +23,9 @@ use crate::policy::RecipientDomains;
 use crate::smtp::Settings;
 use crate::smtp::session::Tls;
 use crate::spool::{QueueId, Spool, SpoolHandle, SpoolThread};
+use crate::tls::journal::{self, JournalHandle, JournalThread, Reporter};
 use crate::tls::reload::{self, Certificates};
+use crate::tls::verdict::Own;
 use crate::worker::clock::Now;
 use crate::worker::tls::TlsContext;
 use crate::worker::watch::WatchList;
@@ -48,6 +50,7 @@ pub struct Daemon {
     ready: Ready,
     workers: Vec<(MailboxSender, JoinHandle<()>)>,
     certificates: Arc<Certificates>,
+    journal: JournalThread,
     delivery: DeliveryHandle,
     spool: SpoolThread,
     /// Ends the control plane when dropped.
@@ -81,6 +84,8 @@ impl Daemon {
         let certificates =
             Certificates::load(config.tls.clone(), &config.hostname, &config.state_dir)?;
         let certificates = Arc::new(certificates);
+        let keys: Vec<_> = certificates.served().iter().filter_map(|served| served.key).collect();
+        let own = Own::with_keys(&keys);
         let groups = open_groups(&config)?;
         let control = control::bind(&config.control)?;
         let data_plane = Arc::new(start_data_plane(&config, &groups)?);
@@ -118,8 +123,17 @@ impl Daemon {
             Arc::clone(&data_plane),
         );
         let watches = WatchList::default();
-        let control =
-            serve_control(control, source, watches.clone(), Arc::clone(&certificates), runtime);
+        let (reporter, handle, journal) =
+            journal::start(config.tls.memory.clone(), own, &config.state_dir)
+                .context("cannot start the journal of TLS handshakes")?;
+        let control = serve_control(
+            control,
+            source,
+            watches.clone(),
+            handle,
+            Arc::clone(&certificates),
+            runtime,
+        );
         runtime.spawn(reload::watch(Arc::clone(&certificates)));
         let seed = WorkerSeed {
             config,
@@ -127,6 +141,7 @@ impl Daemon {
             spool: spool.handle,
             metrics,
             watches,
+            journal: reporter,
             commits_in_flight_max,
         };
         let threads = seed.start_workers(prepared, groups)?;
@@ -135,6 +150,7 @@ impl Daemon {
             ready,
             workers,
             certificates,
+            journal,
             delivery,
             spool: spool.thread,
             control,
@@ -161,6 +177,8 @@ impl Daemon {
                 tracing::error!("a worker had panicked; its connections were lost");
             }
         }
+        // The workers were the last to report.
+        self.journal.join();
         runtime.block_on(self.delivery.stop());
         self.spool.shutdown();
         drop(self.control);
@@ -175,6 +193,7 @@ struct WorkerSeed {
     spool: SpoolHandle,
     metrics: Arc<Metrics>,
     watches: WatchList,
+    journal: Reporter,
     commits_in_flight_max: usize,
 }
 
@@ -184,7 +203,7 @@ impl WorkerSeed {
         prepared: Vec<PreparedWorker>,
         groups: Vec<Group>,
     ) -> Result<Vec<JoinHandle<()>>> {
-        let Self { config, tls, spool, metrics, watches, commits_in_flight_max } = self;
+        let Self { config, tls, spool, metrics, watches, journal, commits_in_flight_max } = self;
         let admission = Arc::new(Admission::new(
             config.limits.connections_max,
             config.limits.connections_per_client_max,
@@ -210,6 +229,7 @@ impl WorkerSeed {
                         tls: tls.clone(),
                         admission: Arc::clone(&admission),
                         watches: watches.clone(),
+                        journal: journal.clone(),
                         metrics: Arc::clone(&metrics),
                         accept_burst_max: config.limits.accept_burst_max,
                         buffers_max: config.limits.buffers_per_worker_max,
@@ -375,6 +395,7 @@ fn serve_control(
     control: Bound,
     source: StatusSource,
     watches: WatchList,
+    journal: JournalHandle,
     certificates: Arc<Certificates>,
     runtime: &Runtime,
 ) -> oneshot::Sender<()> {
@@ -384,7 +405,8 @@ fn serve_control(
         let _ = stopped.await;
     };
     runtime.spawn(async {
-        if let Err(error) = control.serve(Arc::new(source), watches, certificates, shutdown).await {
+        let served = control.serve(Arc::new(source), watches, journal, certificates, shutdown);
+        if let Err(error) = served.await {
             tracing::error!(%error, "the control plane failed; mail goes on");
         }
     });

@@ -85,6 +85,13 @@ impl Site {
         Daemon::start(command)
     }
 
+    /// Runs `ingress VERB ARGS --config FILE` to its end, where the option belongs to a verb within `args`.
+    pub fn command_after(&self, verb: &str, args: &[&str]) -> Result<Output> {
+        let mut command = Command::new(crate::bin());
+        command.arg(verb).args(args).arg("--config").arg(self.config());
+        Ok(command.output()?)
+    }
+
     /// Runs `ingress VERB --config FILE ARGS` to its end.
     pub fn command(&self, verb: &str, args: &[&str]) -> Result<Output> {
         let mut command = Command::new(crate::bin());

@@ -65,7 +65,7 @@ struct Needs {
     clients: &'static [Client],
 }
 
-const NEEDS: [Needs; 9] = [
+const NEEDS: [Needs; 10] = [
     Needs {
         suite: "aiosmtpd",
         privilege: Privilege::User,
@@ -104,6 +104,12 @@ const NEEDS: [Needs; 9] = [
     },
     Needs { suite: "sessions", privilege: Privilege::User, programs: &["python3"], clients: &[] },
     Needs { suite: "tls", privilege: Privilege::User, programs: &["openssl"], clients: &[] },
+    Needs {
+        suite: "tls_failures",
+        privilege: Privilege::User,
+        programs: &["openssl"],
+        clients: &[],
+    },
     Needs {
         suite: "xdp_steering",
         privilege: Privilege::Kernel,

@@ -28,10 +28,10 @@ enum Command {
     Check(check::Arguments),
     /// Show what a running daemon does
     Status(status::Arguments),
+    /// Explain what happens when clients speak TLS
+    Tls(tls::Arguments),
     /// Follow what is said in sessions of chosen clients, as it is said
     Trace(trace::Arguments),
-    /// Certificates of a running daemon
-    Tls(tls::Arguments),
 }
 
 pub fn dispatch(arguments: Arguments) -> Result<()> {
@@ -39,8 +39,8 @@ pub fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
-        Command::Trace(arguments) => trace::run(&arguments),
         Command::Tls(arguments) => tls::run(&arguments),
+        Command::Trace(arguments) => trace::run(&arguments),
     }
 }
 

@@ -1,9 +1,8 @@
-use std::net::IpAddr;
-
 use anyhow::Result;
 use ipnet::IpNet;
 
 use super::daemon::DaemonArguments;
+use super::tls::network;
 use crate::control;
 
 #[derive(Debug, clap::Args)]
@@ -20,12 +19,4 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let socket = arguments.daemon.socket()?;
     let follow = control::follow_trace(&socket, arguments.network, super::print);
     super::daemon::block_on(follow)?
-}
-
-fn network(text: &str) -> Result<IpNet, String> {
-    let address = text.parse::<IpAddr>().ok().map(IpNet::from);
-    let network = text.parse::<IpNet>().ok().map(|network| network.trunc());
-    address
-        .or(network)
-        .ok_or_else(|| "not an address, and not a network such as 192.0.2.0/24".to_owned())
 }

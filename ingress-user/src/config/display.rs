@@ -61,7 +61,17 @@ impl From<&TlsConfig> for file::Tls {
             chain: Some(path_text(&files.chain)),
             key: Some(path_text(&files.key)),
         };
-        Self { certificates: tls.certificates.iter().map(certificate).collect() }
+        let memory = &tls.memory;
+        Self {
+            certificates: tls.certificates.iter().map(certificate).collect(),
+            memory: file::TlsMemory {
+                withhold: Some(DurationText(memory.withhold)),
+                withheld_percent_max: Some(Count(memory.withheld_percent_max.into())),
+                peers_max: Some(Count(memory.peers_max as u64)),
+                ipv4_prefix: Some(Count(memory.ipv4_prefix.into())),
+                exempt: memory.exempt.iter().map(ToString::to_string).collect(),
+            },
+        }
     }
 }
 

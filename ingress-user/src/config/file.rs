@@ -47,6 +47,20 @@ pub(super) struct Listener {
 pub(super) struct Tls {
     #[serde(default)]
     pub(super) certificates: Vec<Certificate>,
+    #[serde(default)]
+    pub(super) memory: TlsMemory,
+}
+
+/// Meaning, unit and default of each: [`MemorySettings`](crate::tls::memory::MemorySettings).
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct TlsMemory {
+    pub(super) withhold: Option<DurationText>,
+    pub(super) withheld_percent_max: Option<Count>,
+    pub(super) peers_max: Option<Count>,
+    pub(super) ipv4_prefix: Option<Count>,
+    #[serde(default)]
+    pub(super) exempt: Vec<String>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]

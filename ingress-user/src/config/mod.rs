@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use self::error::ConfigError;
 use crate::policy::{ClientNetworks, RecipientDomains, TargetExtensions};
 use crate::smtp::dialect::Dialect;
+use crate::tls::memory::MemorySettings;
 
 /// The resolved configuration: every value checked, every default filled in.
 #[derive(Debug, Clone)]
@@ -80,6 +81,8 @@ impl TlsMode {
 pub struct TlsConfig {
     /// PEM files, in the operator's order of preference. Empty: self-signed, kept in the state folder.
     pub certificates: Vec<CertificateFiles>,
+    /// Whom not to offer STARTTLS after failed handshakes.
+    pub memory: MemorySettings,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
-use super::tls::NOT_RELOADED;
+use super::certificates::NOT_RELOADED;
 
 /// A daemon that does not answer in this time is stuck: it reads counters, or a few small files.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,11 +35,17 @@ pub enum ClientError {
 
 /// Asks the daemon on `socket` for its status, as the JSON text of a [`Status`](super::Status). Takes at most 5 s.
 pub async fn fetch_status(socket: &Path) -> Result<String, ClientError> {
-    in_time(socket, async {
-        let exchange = Exchange::begin(socket, Method::GET, "/status").await?;
-        exchange.expect_ok(socket)?.text(socket).await
-    })
-    .await
+    fetch(socket, "/status").await
+}
+
+/// Asks for `target`, a path with its query. Takes at most 5 s.
+pub async fn fetch(socket: &Path, target: &str) -> Result<String, ClientError> {
+    in_time(socket, exchange(socket, Method::GET, target)).await
+}
+
+/// Has the daemon change something; its answer. Takes at most 5 s.
+pub async fn change(socket: &Path, target: &str) -> Result<String, ClientError> {
+    in_time(socket, exchange(socket, Method::POST, target)).await
 }
 
 /// Has the daemon on `socket` read its certificates anew, and returns a line for each that it now serves. Takes at most 5 s.
@@ -52,6 +58,16 @@ pub async fn reload_tls(socket: &Path) -> Result<String, ClientError> {
         exchange.expect_ok(socket)?.text(socket).await
     })
     .await
+}
+
+async fn in_time(
+    socket: &Path,
+    exchange: impl Future<Output = Result<String, ClientError>>,
+) -> Result<String, ClientError> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
+        Ok(answer) => answer,
+        Err(_elapsed) => Err(ClientError::Timeout(socket.to_owned())),
+    }
 }
 
 /// Follows the sessions of clients in `network`; `show` gets whole lines as they come. Returns when the daemon ends, or with
@@ -72,14 +88,8 @@ pub async fn follow_trace<E: From<ClientError>>(
     Ok(())
 }
 
-async fn in_time<T>(
-    socket: &Path,
-    answer: impl Future<Output = Result<T, ClientError>>,
-) -> Result<T, ClientError> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
-        Ok(answer) => answer,
-        Err(_elapsed) => Err(ClientError::Timeout(socket.to_owned())),
-    }
+async fn exchange(socket: &Path, method: Method, target: &str) -> Result<String, ClientError> {
+    Exchange::begin(socket, method, target).await?.expect_ok(socket)?.text(socket).await
 }
 
 /// One request under way, answered as far as its status.

@@ -16,8 +16,9 @@ use axum::{Json, Router};
 use super::limited::Limited;
 use super::prometheus::{CONTENT_TYPE, Exporter};
 use super::status::{Status, StatusSource};
-use super::{tls, trace};
+use super::{certificates, tls, trace};
 use crate::config::ControlConfig;
+use crate::tls::journal::JournalHandle;
 use crate::tls::reload::Certificates;
 use crate::worker::clock::Now;
 use crate::worker::watch::WatchList;
@@ -86,6 +87,7 @@ impl Bound {
         self,
         source: Arc<StatusSource>,
         watches: WatchList,
+        journal: JournalHandle,
         certificates: Arc<Certificates>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ControlError> {
@@ -95,7 +97,8 @@ impl Bound {
             .route("/status", get(status))
             .with_state(source)
             .merge(trace::router(watches))
-            .merge(tls::router(certificates));
+            .merge(tls::router(journal))
+            .merge(certificates::router(certificates));
         let admin = serve_admin(&socket.0, listener, router);
         let metrics = async {
             match metrics {
@@ -194,6 +197,9 @@ mod tests {
     use super::super::status::tests::source;
     use super::*;
     use crate::config::TlsConfig;
+    use crate::tls::journal;
+    use crate::tls::memory::MemorySettings;
+    use crate::tls::verdict::Own;
 
     fn config(folder: &Path) -> ControlConfig {
         ControlConfig {
@@ -244,10 +250,14 @@ mod tests {
         let metrics_address = bound.metrics_address().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
+        let own = Own::with_keys(&[]);
+        let (_, journal, _) =
+            journal::start(MemorySettings::default(), own, folder.path()).unwrap();
         let certificates =
             Certificates::load(TlsConfig::default(), "mx.test", folder.path()).unwrap();
+        let watches = WatchList::default();
         let (source, certificates) = (Arc::new(source()), Arc::new(certificates));
-        let server = tokio::spawn(bound.serve(source, WatchList::default(), certificates, stopped));
+        let server = tokio::spawn(bound.serve(source, watches, journal, certificates, stopped));
 
         let json = fetch_status(&path).await.unwrap();
         let status: Status = serde_json::from_str(&json).unwrap();

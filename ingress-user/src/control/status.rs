@@ -279,6 +279,7 @@ pub(super) mod tests {
                     file: "/etc/mx.pem".into(),
                     names: ["mx.example.net", "*.example.org"].into_iter().collect(),
                     not_after: NotAfter::from_unix_seconds(1_800_000_000),
+                    key: None,
                 };
                 Arc::new(vec![served])
             }),

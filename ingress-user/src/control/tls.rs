@@ -1,24 +1,61 @@
-//! `POST /tls/reload` on the admin socket: reads the certificates anew and answers with what is served now, or why not.
+//! What is known of TLS, on the admin socket: `GET /tls/report`, `GET /tls/memory`, and the operator's word about peers.
 
-use std::sync::Arc;
+use axum::extract::{Query, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use ipnet::IpNet;
+use serde::Deserialize;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::post;
+use crate::tls::journal::{JournalHandle, PeerReport, Report};
+use crate::tls::memory::Pin;
 
-use crate::tls::reload::{self, Certificates, Trigger};
+/// What a report covers where nothing is said: seven days.
+const REPORT_SECONDS: u64 = 7 * 86_400;
 
-/// The status of an answer that is a reason, for people.
-pub(super) const NOT_RELOADED: StatusCode = StatusCode::CONFLICT;
-
-pub(super) fn router(certificates: Arc<Certificates>) -> Router {
-    Router::new().route("/tls/reload", post(reload)).with_state(certificates)
+#[derive(Debug, Deserialize)]
+struct Since {
+    seconds: Option<u64>,
 }
 
-async fn reload(State(certificates): State<Arc<Certificates>>) -> (StatusCode, String) {
-    match reload::reload(&certificates, Trigger::Command).await {
-        Ok(served) => (StatusCode::OK, served.iter().map(|served| format!("{served}\n")).collect()),
-        Err(error) => (NOT_RELOADED, error.to_string()),
+#[derive(Debug, Deserialize)]
+struct Peers {
+    network: IpNet,
+}
+
+#[derive(Debug, Deserialize)]
+struct Pinned {
+    network: IpNet,
+    /// Missing: the operator's word is taken back.
+    pin: Option<Pin>,
+}
+
+pub(super) fn router(journal: JournalHandle) -> Router {
+    Router::new()
+        .route("/tls/report", get(report))
+        .route("/tls/memory", get(peers))
+        .route("/tls/memory/forget", post(forget))
+        .route("/tls/memory/pin", post(pin))
+        .with_state(journal)
+}
+
+async fn report(State(journal): State<JournalHandle>, Query(since): Query<Since>) -> Json<Report> {
+    Json(journal.report(since.seconds.unwrap_or(REPORT_SECONDS)))
+}
+
+async fn peers(State(journal): State<JournalHandle>) -> Json<Vec<PeerReport>> {
+    Json(journal.peers())
+}
+
+async fn forget(State(journal): State<JournalHandle>, Query(peers): Query<Peers>) -> String {
+    format!("{} peers forgotten\n", journal.forget(peers.network))
+}
+
+async fn pin(State(journal): State<JournalHandle>, Query(pinned): Query<Pinned>) -> String {
+    let Pinned { network, pin } = pinned;
+    journal.pin(network, pin);
+    match pin {
+        Some(Pin::Offer) => format!("{network} is always offered STARTTLS\n"),
+        Some(Pin::Withhold) => format!("{network} is not offered STARTTLS\n"),
+        None => format!("{network} is as the memory has it\n"),
     }
 }

@@ -11,7 +11,7 @@ pub const LOCAL_PART_BYTES_MAX: usize = 64;
 pub const DOMAIN_BYTES_MAX: usize = 255;
 
 /// A mailbox, borrowed from the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Address<'a> {
     /// `local-part@domain` as given, without source route.
     text: &'a str,
@@ -59,6 +59,15 @@ impl<'a> Address<'a> {
         self.domain_at.is_none()
     }
 }
+
+/// Two are equal when they are the same mailbox, whatever route led there.
+impl PartialEq for Address<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.text, self.domain_at) == (other.text, other.domain_at)
+    }
+}
+
+impl Eq for Address<'_> {}
 
 /// What is wrong with a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -92,6 +92,8 @@ pub enum Refusal {
     /// XCLIENT within a transaction.
     InTransaction,
     TlsUnavailable,
+    /// A handshake of this client has failed, and STARTTLS is kept from it for a while (RFC 3207 section 4).
+    TlsWithheld,
     TlsAlreadyActive,
     Data(DataFault),
     Local(LocalFault),
@@ -214,6 +216,7 @@ impl Refusal {
             }
             Self::RelayDenied => ("550", "5.7.1", "Relaying denied: not a domain of this host"),
             Self::TlsUnavailable => ("502", "5.5.1", "STARTTLS not available here"),
+            Self::TlsWithheld => ("454", "4.7.0", "TLS not available to you now; go on in clear"),
             Self::TlsAlreadyActive => ("503", "5.5.1", "TLS already active"),
             Self::Data(fault) => data_parts(fault),
             Self::Local(fault) => fault.parts(),
@@ -436,6 +439,7 @@ mod tests {
             Refusal::DeclaredTooBig,
             Refusal::RelayDenied,
             Refusal::TlsUnavailable,
+            Refusal::TlsWithheld,
             Refusal::TlsAlreadyActive,
         ];
         all.extend(commands.map(Refusal::Command));

@@ -2,17 +2,27 @@
 
 pub mod choice;
 pub mod expiry;
+#[cfg(test)]
+mod hello_builder;
+pub mod journal;
+pub mod memory;
+pub mod names;
+pub mod offer;
 pub mod reload;
 mod self_signed;
+pub mod verdict;
 
 use std::path::{Path, PathBuf};
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::oid_registry::OID_SIG_ED25519;
 use x509_parser::parse_x509_certificate;
+use x509_parser::public_key::PublicKey;
 
 use self::choice::DnsNames;
 use self::expiry::NotAfter;
+use self::verdict::KeyKind;
 use crate::config::{CertificateFiles, TlsConfig};
 
 /// A certificate chain, leaf first, with its private key.
@@ -42,6 +52,27 @@ impl Clone for Credential {
             key,
             leaf: self.leaf.clone(),
             source: self.source.clone(),
+        }
+    }
+}
+
+impl Credential {
+    /// What its key signs with; `None` for a kind that no TLS client of today takes.
+    pub fn key_kind(&self) -> Option<KeyKind> {
+        let leaf = self.chain.first()?;
+        let (_, certificate) = parse_x509_certificate(leaf).ok()?;
+        let public = certificate.public_key().parsed().ok()?;
+        match public {
+            PublicKey::RSA(_) => Some(KeyKind::Rsa),
+            PublicKey::EC(point) => match point.key_size() {
+                256 => Some(KeyKind::EcdsaP256),
+                384 => Some(KeyKind::EcdsaP384),
+                _ => None,
+            },
+            _ => {
+                let algorithm = &certificate.public_key().algorithm.algorithm;
+                (*algorithm == OID_SIG_ED25519).then_some(KeyKind::Ed25519)
+            }
         }
     }
 }

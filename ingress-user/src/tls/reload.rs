@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::choice::DnsNames;
 use super::expiry::{self, NotAfter};
+use super::verdict::KeyKind;
 use super::{Credential, CredentialError, load};
 use crate::config::TlsConfig;
 use crate::worker::clock::Now;
@@ -60,6 +61,8 @@ pub struct Served {
     pub file: PathBuf,
     pub names: DnsNames,
     pub not_after: NotAfter,
+    /// `None` for a kind that no TLS client of today takes.
+    pub key: Option<KeyKind>,
 }
 
 /// Everything about certificates that outlives a connection. Workers have the [`TlsContext`] alone.
@@ -214,6 +217,7 @@ fn served(credentials: &[Credential]) -> Vec<Served> {
         file: credential.source.clone(),
         names: credential.leaf.names.clone(),
         not_after: credential.leaf.not_after,
+        key: credential.key_kind(),
     };
     credentials.iter().map(of).collect()
 }
@@ -243,7 +247,7 @@ mod tests {
             chain: folder.path().join("mx.pem"),
             key: folder.path().join("mx.key"),
         };
-        let config = TlsConfig { certificates: vec![files] };
+        let config = TlsConfig { certificates: vec![files], ..TlsConfig::default() };
         renew(folder.path(), name, &["pem", "key"]);
         (folder, config)
     }

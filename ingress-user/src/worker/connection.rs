@@ -21,6 +21,8 @@ use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::{Closing, LocalFault};
 use crate::smtp::{Action, Octets, Session};
 use crate::spool::{BodyEncoding, QueueId};
+use crate::tls::journal::Reporter;
+use crate::tls::verdict::Ending;
 
 /// Receives for one connection before others have their turn.
 pub(super) const RECEIVES_PER_TURN_MAX: usize = 16;
@@ -37,6 +39,7 @@ pub(super) struct Turn<'w> {
     pub(super) admission: &'w Admission,
     pub(super) watches: &'w WatchList,
     pub(super) errors: &'w mut ErrorLog,
+    pub(super) journal: &'w Reporter,
     pub(super) metrics: &'w WorkerMetrics,
 }
 
@@ -83,6 +86,8 @@ pub(super) struct Connection {
     pub(super) refusals_counted: (u32, u32),
     /// Entries of the transcript that live traces have seen.
     pub(super) told: u64,
+    /// The journal of handshakes knows that this session brought a message.
+    pub(super) brought_message: bool,
     /// What the poll is registered for.
     pub(super) interest: Interest,
     /// The timer entry that counts; others of this connection are stale.
@@ -117,9 +122,11 @@ impl Connection {
             read_closed: false,
             refusals_counted: (0, 0),
             told: 0,
+            brought_message: false,
             interest: Interest::READABLE,
             timer: None,
         };
+        connection.consult_tls_memory(turn);
         let action = connection.session.open(turn.now.monotonic, &mut connection.output);
         if action == Action::StartTls {
             connection.start_tls();
@@ -193,6 +200,9 @@ impl Connection {
     ) -> Outcome {
         self.borrow_output(turn);
         let now = turn.now.monotonic;
+        if outcome.is_ok() {
+            self.note_message(turn);
+        }
         self.say(turn, |session, out| session.handle_commit(id, outcome, now, out));
         self.drive(turn)
     }
@@ -212,7 +222,7 @@ impl Connection {
         }
         self.borrow_output(turn);
         if self.tls.as_ref().is_some_and(|tls| !tls.is_established()) {
-            self.tls_failed("timeout", turn);
+            self.handshake_failed(Ending::TimedOut, turn);
         }
         let now = turn.now.monotonic;
         match self.say(turn, |session, out| session.handle_timeout(now, out)) {
@@ -348,7 +358,9 @@ impl Connection {
         match turn.admission.enter_client(client) {
             Ok(()) => {
                 self.counted_as = Some(client);
-                self.session.admit(client, now, &mut self.output)
+                let action = self.session.admit(client, now, &mut self.output);
+                self.consult_tls_memory(turn);
+                action
             }
             Err(why) => {
                 turn.metrics.connections_refused.increment();
@@ -373,7 +385,7 @@ impl Connection {
         let advance = match tls.advance(self.window.sealed_mut(), turn.tls, &mut self.output) {
             Ok(advance) => advance,
             Err(failure) => {
-                self.tls_failed(&failure, turn);
+                self.tls_broke(&failure, turn);
                 return Some(Processed::Close);
             }
         };
@@ -382,9 +394,9 @@ impl Connection {
                 self.window.unsealed(advance.used, plain);
                 None
             }
-            TlsEvent::Established => {
+            TlsEvent::Established(established) => {
                 self.window.unsealed(advance.used, 0..0);
-                turn.metrics.tls_handshakes_completed.increment();
+                self.note_established(established, turn);
                 let now = turn.now.monotonic;
                 self.say(turn, |session, out| session.handle_tls_established(now, out));
                 None
@@ -433,26 +445,17 @@ impl Connection {
             self.window.drop_message(turn.pool);
             return Outcome::Again;
         }
-        self.tls_failed("a handshake message exceeds the receive buffer", turn);
+        self.handshake_failed(Ending::WeRefused, turn);
         self.begin_close(turn)
     }
 
     fn client_closed(&mut self, turn: &mut Turn<'_>) -> Outcome {
         if self.session.is_awaiting_tls() {
-            self.tls_failed("connection closed by the client", turn);
+            self.handshake_failed(Ending::ClosedByClient, turn);
         } else if self.phase == Phase::Serving && self.session.is_in_transaction() {
             self.log_end("lost_connection", turn);
         }
         Outcome::Closed
-    }
-
-    fn tls_failed(&self, reason: impl std::fmt::Display, turn: &Turn<'_>) {
-        if self.session.is_awaiting_tls() {
-            turn.metrics.tls_handshakes_failed.increment();
-            tracing::info!(client = %self.session.client(), %reason, "TLS handshake failed");
-        } else {
-            tracing::info!(client = %self.session.client(), %reason, "TLS connection broke");
-        }
     }
 
     fn framing(&self) -> Framing {

@@ -1,6 +1,9 @@
 //! What the operator sees of a connection: counters, the log, live traces.
 
 use super::connection::{Connection, Turn};
+use super::tls::{Established, TlsFailure};
+use crate::tls::journal::{Event, Failed, Handshake, Outcome};
+use crate::tls::verdict::{Ending, Stage};
 
 impl Connection {
     /// We have ended the session: counted by reason, and in the log where it was the client's doing.
@@ -35,5 +38,55 @@ impl Connection {
         let (commands, messages) = std::mem::replace(&mut self.refusals_counted, now);
         turn.metrics.commands_refused.add(u64::from(now.0 - commands));
         turn.metrics.messages_refused.add(u64::from(now.1 - messages));
+    }
+
+    /// Has the session offer STARTTLS, or not where the client's handshake has failed before.
+    pub(super) fn consult_tls_memory(&mut self, turn: &Turn<'_>) {
+        self.session.withhold_starttls(turn.journal.is_withheld(self.session.client()));
+    }
+
+    pub(super) fn note_established(&mut self, established: Established, turn: &Turn<'_>) {
+        turn.metrics.tls_handshakes_completed.increment();
+        let Established { version, suite, resumed } = established;
+        self.report_handshake(Outcome::Established { version, suite, resumed }, turn);
+    }
+
+    /// TLS ended in an error, during the handshake or after it.
+    pub(super) fn tls_broke(&mut self, failure: &TlsFailure, turn: &Turn<'_>) {
+        if self.session.is_awaiting_tls() {
+            self.handshake_failed(failure.ending(), turn);
+        } else {
+            tracing::info!(client = %self.session.client(), reason = %failure, "TLS connection broke");
+        }
+    }
+
+    pub(super) fn handshake_failed(&mut self, ending: Ending, turn: &Turn<'_>) {
+        turn.metrics.tls_handshakes_failed.increment();
+        let seen = self.tls.as_ref().and_then(|tls| tls.seen());
+        let (stage, hello) =
+            seen.map_or((Stage::Nothing, Vec::new()), |seen| (seen.stage(), seen.hello.clone()));
+        self.report_handshake(Outcome::Failed(Failed { stage, ending, hello }), turn);
+    }
+
+    fn report_handshake(&self, outcome: Outcome, turn: &Turn<'_>) {
+        turn.journal.report(Event::Handshake(Box::new(Handshake {
+            client: self.session.client(),
+            helo: self.session.helo().map(Box::from),
+            implicit: self.session.is_tls_first(),
+            outcome,
+        })));
+    }
+
+    /// A message is taken. The journal hears of the first one of each session.
+    pub(super) fn note_message(&mut self, turn: &Turn<'_>) {
+        if std::mem::replace(&mut self.brought_message, true) {
+            return;
+        }
+        let client = self.session.client();
+        turn.journal.report(if self.tls.is_some() {
+            Event::SessionOverTls(client)
+        } else {
+            Event::SessionInClear { client, offered: self.session.is_starttls_on_offer() }
+        });
     }
 }

@@ -24,6 +24,7 @@ use crate::metrics::{Metrics, WorkerMetrics};
 use crate::smtp::Settings;
 use crate::smtp::reply::Closing;
 use crate::spool::SpoolHandle;
+use crate::tls::journal::Reporter;
 
 const WAKER: Token = Token(usize::MAX);
 
@@ -50,6 +51,7 @@ pub struct WorkerParts {
     pub tls: TlsContext,
     pub admission: Arc<Admission>,
     pub watches: WatchList,
+    pub journal: Reporter,
     pub metrics: Arc<Metrics>,
     pub accept_burst_max: usize,
     pub buffers_max: usize,
@@ -137,6 +139,7 @@ pub(super) struct Shared {
     pub(super) admission: Arc<Admission>,
     pub(super) watches: WatchList,
     pub(super) errors: ErrorLog,
+    pub(super) journal: Reporter,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -150,6 +153,7 @@ impl Shared {
             admission: &self.admission,
             watches: &self.watches,
             errors: &mut self.errors,
+            journal: &self.journal,
             metrics: &self.metrics.workers[self.index],
         }
     }
@@ -183,6 +187,7 @@ impl Worker {
                 admission: parts.admission,
                 watches: parts.watches,
                 errors: ErrorLog::new(now),
+                journal: parts.journal,
                 metrics: parts.metrics,
             },
             spool: parts.spool,

@@ -14,16 +14,22 @@ use rustls::server::{
     ServerHandshake,
 };
 use rustls::split::{ReceiveTraffic, ReceiveTrafficState, SendTraffic};
-use rustls::{Error, NeedsInput, ServerConfig, ServerSide, SliceInput};
+use rustls::{
+    ConnectionOutputs, Error, HandshakeKind, NeedsInput, ServerConfig, ServerSide, SliceInput,
+};
 
 use crate::tls::Credential;
 use crate::tls::choice::{self, DnsNames};
+use crate::tls::verdict::{Ending, Stage};
 
 /// A record on the wire: 5 octets of header and at most 2^14 + 2,048 of body (TLS 1.2, RFC 5246 6.2.3; RFC 8446 5.2 allows
 /// less).
 pub const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + (1 << 14) + 2048;
 
 const RECORD_HEADER_BYTES: usize = 5;
+
+/// Octets kept of a ClientHello. Real ones have less than 2 KiB, also with post-quantum key shares.
+const HELLO_BYTES_MAX: usize = 16 << 10;
 
 /// What all connections of the daemon share: certificates, which can be replaced, and ticket keys, which stay.
 #[derive(Clone)]
@@ -134,9 +140,25 @@ fn checked(
 /// One connection's TLS, from before the ClientHello on.
 pub struct TlsStream(State);
 
+/// What was seen of a handshake, to explain its failure. Gone when it succeeds.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// What the client sent up to its ClientHello's end, as it came.
+    pub hello: Vec<u8>,
+    /// Octets that the library has taken of it.
+    consumed: usize,
+    /// Our flight was sent.
+    answered: bool,
+}
+
+struct Handshake {
+    expects: NeedsInput<ServerSide>,
+    seen: Seen,
+}
+
 enum State {
     /// Boxed: twice the size of all that follows, and gone after a round trip.
-    ExpectHandshake(Box<NeedsInput<ServerSide>>),
+    ExpectHandshake(Box<Handshake>),
     ExpectTraffic {
         receive: ReceiveTraffic<ServerSide>,
         send: SendTraffic,
@@ -145,8 +167,8 @@ enum State {
     PeerClosed {
         send: SendTraffic,
     },
-    /// A failure ended it, or a state is being replaced.
-    Failed,
+    /// A failure ended it, in the handshake if something is seen of one, or a state is being replaced.
+    Failed(Option<Box<Seen>>),
 }
 
 /// What became of received octets.
@@ -163,11 +185,19 @@ pub enum TlsEvent {
     /// Nothing more without further octets. Those not used are to be given again, untouched, with more behind them.
     NeedInput,
     /// The handshake is through. More may be in the input.
-    Established,
+    Established(Established),
     /// Decrypted octets, at this place in the input.
     Plaintext(Range<usize>),
     /// close_notify: the peer will send nothing more.
     PeerClosed,
+}
+
+/// What a handshake led to, by the numbers of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Established {
+    pub version: u16,
+    pub suite: u16,
+    pub resumed: bool,
 }
 
 /// The TLS of a connection broke. Whatever alert belongs to it has been appended to the output.
@@ -178,7 +208,17 @@ pub struct TlsFailure(Error);
 impl TlsStream {
     /// The server's side, waiting for a ClientHello.
     pub fn accept() -> Self {
-        Self(State::ExpectHandshake(Box::new(ServerHandshake::start())))
+        let handshake = Handshake { expects: ServerHandshake::start(), seen: Seen::default() };
+        Self(State::ExpectHandshake(Box::new(handshake)))
+    }
+
+    /// What was seen of a handshake that is not through.
+    pub fn seen(&self) -> Option<&Seen> {
+        match &self.0 {
+            State::ExpectHandshake(handshake) => Some(&handshake.seen),
+            State::Failed(seen) => seen.as_deref(),
+            State::ExpectTraffic { .. } | State::PeerClosed { .. } => None,
+        }
     }
 
     pub fn is_established(&self) -> bool {
@@ -192,14 +232,26 @@ impl TlsStream {
         context: &TlsContext,
         out: &mut Vec<u8>,
     ) -> Result<Advance, TlsFailure> {
-        match std::mem::replace(&mut self.0, State::Failed) {
-            State::ExpectHandshake(handshake) => self.shake(*handshake, input, context, out),
+        match std::mem::replace(&mut self.0, State::Failed(None)) {
+            State::ExpectHandshake(handshake) => {
+                let Handshake { expects, mut seen } = *handshake;
+                let result = self.shake(expects, &mut seen, input, context, out);
+                match &mut self.0 {
+                    State::ExpectHandshake(handshake) => handshake.seen = seen,
+                    State::Failed(failed) => *failed = Some(Box::new(seen)),
+                    State::ExpectTraffic { .. } | State::PeerClosed { .. } => {}
+                }
+                result
+            }
             State::ExpectTraffic { receive, send } => self.receive(receive, send, input, out),
             closed @ State::PeerClosed { .. } => {
                 self.0 = closed;
                 Ok(Advance { used: input.len(), event: TlsEvent::PeerClosed })
             }
-            State::Failed => Err(TlsFailure(Error::HandshakeNotComplete)),
+            State::Failed(seen) => {
+                self.0 = State::Failed(seen);
+                Err(TlsFailure(Error::HandshakeNotComplete))
+            }
         }
     }
 
@@ -209,7 +261,7 @@ impl TlsStream {
             State::ExpectTraffic { send, .. } | State::PeerClosed { send } => {
                 send.write(OutboundPlain::from(plaintext), out).map_err(TlsFailure)
             }
-            State::ExpectHandshake(_) | State::Failed => {
+            State::ExpectHandshake(_) | State::Failed(_) => {
                 Err(TlsFailure(Error::HandshakeNotComplete))
             }
         }
@@ -218,7 +270,7 @@ impl TlsStream {
     /// Appends close_notify, so that the peer can tell the end from a cut.
     pub fn close(&mut self, out: &mut Vec<u8>) {
         if let State::ExpectTraffic { send, .. } | State::PeerClosed { send } =
-            std::mem::replace(&mut self.0, State::Failed)
+            std::mem::replace(&mut self.0, State::Failed(None))
         {
             // The connection is closed next, whether or not the alert could be made.
             let _ = send.close(out);
@@ -228,31 +280,40 @@ impl TlsStream {
     fn shake(
         &mut self,
         mut handshake: NeedsInput<ServerSide>,
+        seen: &mut Seen,
         input: &mut [u8],
         context: &TlsContext,
         out: &mut Vec<u8>,
     ) -> Result<Advance, TlsFailure> {
+        seen.note(input);
         let mut used = 0;
         loop {
             let mut rest = SliceInput::new(input.get_mut(used..).unwrap_or_default());
             let next = handshake.process(&mut rest, out).map_err(TlsFailure)?;
             used += rest.into_used();
             match next {
-                ServerHandshake::NeedsInput(needs_input) => {
-                    self.0 = State::ExpectHandshake(Box::new(needs_input));
+                ServerHandshake::NeedsInput(expects) => {
+                    seen.consumed += used;
+                    let handshake = Handshake { expects, seen: Seen::default() };
+                    self.0 = State::ExpectHandshake(Box::new(handshake));
                     return Ok(Advance { used, event: TlsEvent::NeedInput });
                 }
                 ServerHandshake::Accepted(accepted) => {
-                    match accepted.choose_config(context.current(), out).map_err(TlsFailure)? {
+                    let next = accepted.choose_config(context.current(), out);
+                    match next.map_err(TlsFailure)? {
                         // Octets of the next flight may already be here.
-                        ServerHandshake::NeedsInput(needs_input) => handshake = needs_input,
+                        ServerHandshake::NeedsInput(needs_input) => {
+                            seen.answered = true;
+                            handshake = needs_input;
+                        }
                         _ => return Err(TlsFailure(Error::HandshakeNotComplete)),
                     }
                 }
                 ServerHandshake::Complete(connection) => {
+                    let established = Established::of(&connection.outputs);
                     let (receive, send) = (connection.receive, connection.send);
                     self.0 = State::ExpectTraffic { receive, send };
-                    return Ok(Advance { used, event: TlsEvent::Established });
+                    return Ok(Advance { used, event: TlsEvent::Established(established) });
                 }
                 // Client certificates are not asked for, and the enum may grow.
                 _ => return Err(TlsFailure(Error::HandshakeNotComplete)),
@@ -302,6 +363,48 @@ impl TlsStream {
             event = TlsEvent::PeerClosed;
         }
         Ok(Advance { used: slice.into_used(), event })
+    }
+}
+
+impl Seen {
+    /// How far the handshake got.
+    pub fn stage(&self) -> Stage {
+        match (self.answered, self.hello.is_empty()) {
+            (true, _) => Stage::FlightSent,
+            (false, false) => Stage::HelloReceived,
+            (false, true) => Stage::Nothing,
+        }
+    }
+
+    /// Keeps what is new in `input`, before the library joins fragments in it. After our flight nothing in clear is told.
+    fn note(&mut self, input: &[u8]) {
+        if self.answered || self.hello.len() >= HELLO_BYTES_MAX {
+            return;
+        }
+        let known = self.hello.len().saturating_sub(self.consumed);
+        let room = HELLO_BYTES_MAX - self.hello.len();
+        let new = input.get(known..).unwrap_or_default();
+        self.hello.extend_from_slice(new.get(..room).unwrap_or(new));
+    }
+}
+
+impl Established {
+    fn of(outputs: &ConnectionOutputs) -> Self {
+        Self {
+            version: outputs.protocol_version().map_or(0, u16::from),
+            suite: outputs.negotiated_cipher_suite().map_or(0, |suite| suite.suite().into()),
+            resumed: outputs.handshake_kind() == Some(HandshakeKind::Resumed),
+        }
+    }
+}
+
+impl TlsFailure {
+    /// Who ended it, by what the library says.
+    pub fn ending(&self) -> Ending {
+        match &self.0 {
+            Error::AlertReceived(alert) => Ending::AlertReceived((*alert).into()),
+            _ => Ending::WeRefused,
+        }
     }
 }
 

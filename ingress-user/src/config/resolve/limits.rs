@@ -7,6 +7,8 @@ use super::super::error::ConfigError;
 use super::super::source::Source;
 use super::super::values::{Count, DurationText, Size};
 use super::super::{Limits, SpoolConfig, file};
+use super::network;
+use crate::tls::memory::MemorySettings;
 use crate::worker::buffers::BUFFER_BYTES;
 
 /// The upper ends are there so that a slip of the pen is not taken for a wish.
@@ -138,6 +140,27 @@ pub(super) fn spool(source: &Source<'_>, file: &file::Spool) -> Result<SpoolConf
             file.batch_messages_max,
             d.batch_messages_max,
         )?,
+    })
+}
+
+pub(super) fn tls_memory(
+    source: &Source<'_>,
+    file: &file::TlsMemory,
+) -> Result<MemorySettings, ConfigError> {
+    let at = Section { source, name: "tls.memory" };
+    let d = MemorySettings::default();
+    let (percent, prefix) = (d.withheld_percent_max.into(), d.ipv4_prefix.into());
+    Ok(MemorySettings {
+        withhold: at.timeout("withhold", file.withhold, d.withhold)?,
+        withheld_percent_max: at.count_in(
+            "withheld_percent_max",
+            file.withheld_percent_max,
+            0..=100,
+            percent,
+        )? as u8,
+        peers_max: at.count("peers_max", file.peers_max, d.peers_max)?,
+        ipv4_prefix: at.count_in("ipv4_prefix", file.ipv4_prefix, 24..=32, prefix)? as u8,
+        exempt: network::networks(source, "tls.memory.exempt", &file.exempt)?,
     })
 }
 

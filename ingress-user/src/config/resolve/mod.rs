@@ -33,7 +33,10 @@ pub(super) fn resolve(
     Ok(Config {
         hostname: hosts::hostname(source, file.hostname)?,
         worker_cpus: machine::worker_cpus(source, file.workers)?,
-        tls: TlsConfig { certificates: certificates(&at, &file.tls.certificates)? },
+        tls: TlsConfig {
+            certificates: certificates(&at, &file.tls.certificates)?,
+            memory: limits::tls_memory(source, &file.tls.memory)?,
+        },
         recipients: hosts::recipients(source, file.recipients.domains)?,
         spool: limits::spool(source, &file.spool)?,
         networks: network::clients(source, &file.networks)?,

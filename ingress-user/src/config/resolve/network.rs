@@ -56,7 +56,11 @@ pub(super) fn clients(
     })
 }
 
-fn networks(source: &Source<'_>, key: &str, given: &[String]) -> Result<Networks, ConfigError> {
+pub(super) fn networks(
+    source: &Source<'_>,
+    key: &str,
+    given: &[String],
+) -> Result<Networks, ConfigError> {
     if given.len() > Networks::ENTRIES_MAX {
         let expected = format!("at most {} networks, not {}", Networks::ENTRIES_MAX, given.len());
         return Err(source.problem(key, expected));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Action, Chunks, Helo, Session, State, Transaction};
+use super::{Action, Chunks, Helo, Session, State, Tls, Transaction};
 use crate::policy::TargetExtensions;
 use crate::smtp::address::{Address, PathError};
 use crate::smtp::command::{Command, CommandError};
@@ -75,7 +75,7 @@ impl Session {
             recipients_max: settings.recipients_max,
             messages_max: settings.messages_max,
             target,
-            starttls: settings.tls.is_on_offer(self.secure),
+            starttls: self.is_starttls_on_offer(),
             xclient: self.client.may_xclient,
         }
     }
@@ -208,8 +208,12 @@ impl Session {
         if self.secure {
             return self.refuse(Refusal::TlsAlreadyActive, out);
         }
-        if !self.settings.tls.is_on_offer(self.secure) {
+        if self.settings.tls != Tls::StartTls {
             return self.refuse(Refusal::TlsUnavailable, out);
+        }
+        if self.starttls_withheld {
+            // It may have remembered the offer from another time: no error of its own.
+            return self.say(Reply::Refused(Refusal::TlsWithheld), out);
         }
         if behind {
             // What came in the same breath was sent in clear by the client, or put there by someone in the path.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Action, Chunks, Octets, Session, State, Step, Tls, Transaction};
+use super::{Action, Chunks, Octets, Session, State, Step, Transaction};
 use crate::smtp::data::DataFault;
 use crate::smtp::dialect::Dialect;
 use crate::smtp::envelope::{Envelope, Protocol};
@@ -163,12 +163,5 @@ impl Session {
             (Dialect::Smtp, true, false) => Protocol::Esmtp,
             (Dialect::Smtp, false, false) => Protocol::Smtp,
         }
-    }
-}
-
-impl Tls {
-    /// Whether a session in clear can get under TLS.
-    pub(super) fn is_on_offer(self, secure: bool) -> bool {
-        self == Self::StartTls && !secure
     }
 }

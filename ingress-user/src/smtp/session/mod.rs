@@ -99,6 +99,8 @@ pub struct Session {
     /// The time of the current call.
     now: Instant,
     greeted: bool,
+    /// STARTTLS is not for this client, whatever the listener offers.
+    starttls_withheld: bool,
     /// TLS is active.
     secure: bool,
     helo: Option<Helo>,
@@ -248,6 +250,7 @@ impl Session {
             state: State::ExpectCommand(None),
             now,
             greeted: false,
+            starttls_withheld: false,
             secure: false,
             helo: None,
             line: Vec::new(),
@@ -300,6 +303,26 @@ impl Session {
     /// The client: the peer of the connection, or who it stands for by PROXY header or XCLIENT.
     pub fn client(&self) -> IpAddr {
         self.client.address
+    }
+
+    /// The name given in EHLO, HELO or LHLO; forgotten with the handshake after STARTTLS.
+    pub fn helo(&self) -> Option<&str> {
+        self.helo.as_ref().map(|helo| &*helo.name)
+    }
+
+    /// Whether TLS comes before the greeting here.
+    pub fn is_tls_first(&self) -> bool {
+        self.settings.tls == Tls::Implicit
+    }
+
+    /// Whether the client could go on under TLS now.
+    pub fn is_starttls_on_offer(&self) -> bool {
+        self.settings.tls == Tls::StartTls && !self.secure && !self.starttls_withheld
+    }
+
+    /// Whether STARTTLS is kept from this client, so that its mail comes in clear rather than not at all.
+    pub fn withhold_starttls(&mut self, withheld: bool) {
+        self.starttls_withheld = withheld;
     }
 
     /// Why the session ended; `None` also where the client said QUIT.

@@ -1,0 +1,172 @@
+//! The journal of handshakes: what workers report, made into verdicts, counts and the [memory](super::memory).
+//!
+//! A thread of its own owns it. Workers write to a bounded channel and never wait: what finds it full is counted as missed.
+//! What they have to know of it, whom not to offer STARTTLS, they read from a snapshot without a lock.
+
+mod record;
+mod report;
+mod store;
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use ipnet::IpNet;
+
+use self::record::Journal;
+pub use self::record::{Event, Failed, Handshake, Outcome};
+pub use self::report::{FailureGroup, HandshakeCounts, PeerReport, Report, SessionCounts};
+use super::memory::{self, Memory, MemorySettings, Pin};
+use super::verdict::Own;
+use crate::worker::clock::Now;
+
+/// Reports that wait for the journal.
+const EVENTS_WAITING_MAX: usize = 4_096;
+
+/// How often withheld peers whose time is over are offered STARTTLS again, and the memory is written if it has changed.
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
+
+/// The worker's end: reports, and asks whom not to offer STARTTLS.
+#[derive(Clone)]
+pub struct Reporter {
+    events: Sender<Event>,
+    missed: Arc<AtomicU64>,
+    withheld: Arc<ArcSwap<HashSet<IpNet>>>,
+    ipv4_prefix: u8,
+}
+
+/// The control plane's end.
+#[derive(Clone)]
+pub struct JournalHandle {
+    journal: Arc<Mutex<Journal>>,
+    withheld: Arc<ArcSwap<HashSet<IpNet>>>,
+    missed: Arc<AtomicU64>,
+}
+
+/// The running thread; it ends when all reporters are gone.
+pub struct JournalThread(JoinHandle<()>);
+
+/// Starts the journal with what the state folder remembers of peers.
+pub fn start(
+    settings: MemorySettings,
+    own: Own,
+    state_dir: &Path,
+) -> std::io::Result<(Reporter, JournalHandle, JournalThread)> {
+    let (events, inbox) = crossbeam_channel::bounded(EVENTS_WAITING_MAX);
+    let file = state_dir.join("tls").join("peers.json");
+    let ipv4_prefix = settings.ipv4_prefix;
+    let mut memory = Memory::new(settings);
+    memory.restore(store::load(&file));
+    let missed = Arc::new(AtomicU64::new(0));
+    let journal = Arc::new(Mutex::new(Journal::new(memory, own)));
+    let withheld = Arc::new(ArcSwap::default());
+    let handle =
+        JournalHandle { journal, withheld: Arc::clone(&withheld), missed: Arc::clone(&missed) };
+    handle.publish();
+    let thread = {
+        let handle = handle.clone();
+        thread::Builder::new()
+            .name("tls-journal".to_owned())
+            .spawn(move || handle.run(&inbox, &file))?
+    };
+    let reporter = Reporter { events, missed, withheld, ipv4_prefix };
+    Ok((reporter, handle, JournalThread(thread)))
+}
+
+impl Reporter {
+    pub fn report(&self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether `client` is not to be offered STARTTLS.
+    pub fn is_withheld(&self, client: IpAddr) -> bool {
+        let withheld = self.withheld.load();
+        !withheld.is_empty() && withheld.contains(&memory::network_of(client, self.ipv4_prefix))
+    }
+}
+
+impl JournalHandle {
+    /// What happened in the last `seconds`.
+    pub fn report(&self, seconds: u64) -> Report {
+        let now = unix_seconds();
+        self.lock().report(now, seconds, self.missed.load(Ordering::Relaxed))
+    }
+
+    /// All peers known.
+    pub fn peers(&self) -> Vec<PeerReport> {
+        self.lock().peer_reports(unix_seconds())
+    }
+
+    /// Forgets the peers within `network`; how many there were.
+    pub fn forget(&self, network: IpNet) -> usize {
+        let forgotten = self.lock().forget(network);
+        self.publish();
+        forgotten
+    }
+
+    /// The operator's word about the peers of `network`; `None` takes it back. How many peers that are is for the reader of
+    /// [`peers`](Self::peers).
+    pub fn pin(&self, network: IpNet, pin: Option<Pin>) {
+        self.lock().pin(network, pin, unix_seconds());
+        self.publish();
+    }
+
+    fn run(&self, inbox: &Receiver<Event>, file: &Path) {
+        loop {
+            match inbox.recv_timeout(HOUSEKEEPING) {
+                Ok(event) => {
+                    if self.lock().take(event, unix_seconds()) {
+                        self.publish();
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.keep_house(file),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.keep_house(file);
+    }
+
+    fn keep_house(&self, file: &Path) {
+        let changed = self.lock().keep_house(unix_seconds());
+        self.publish();
+        if let Some(peers) = changed
+            && let Err(error) = store::save(file, &peers)
+        {
+            tracing::warn!(file = %file.display(), %error, "cannot keep what is known of TLS peers");
+        }
+    }
+
+    /// Makes known to workers whom not to offer STARTTLS.
+    fn publish(&self) {
+        let withheld = self.lock().withheld(unix_seconds());
+        if **self.withheld.load() != withheld {
+            self.withheld.store(Arc::new(withheld));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Journal> {
+        // Counts are whole after each step, so a panic elsewhere leaves nothing half done.
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl JournalThread {
+    /// Waits for the last reports to be written down.
+    pub fn join(self) {
+        if self.0.join().is_err() {
+            tracing::error!("the journal of handshakes had panicked");
+        }
+    }
+}
+
+fn unix_seconds() -> u64 {
+    Now::read().unix_micros() / 1_000_000
+}

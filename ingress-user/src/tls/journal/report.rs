@@ -1,0 +1,177 @@
+//! The journal as operators see it.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::record::Journal;
+use crate::tls::memory::Pin;
+use crate::tls::names;
+use crate::tls::offer::Offer;
+
+const DAY_SECONDS: u64 = 86_400;
+
+/// The document behind `ingress tls report --json`. Counts are by whole days.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub since_seconds: u64,
+    pub handshakes: HandshakeCounts,
+    pub sessions: SessionCounts,
+    /// The last failures, by client network and verdict, the latest first.
+    pub failures: Vec<FailureGroup>,
+    /// Peers that are not offered STARTTLS now.
+    pub withheld: Vec<IpNet>,
+    /// Reports that found the journal busy.
+    pub missed: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HandshakeCounts {
+    pub established: u64,
+    pub resumed: u64,
+    pub failed: u64,
+    pub by_version: BTreeMap<String, u64>,
+    pub by_suite: BTreeMap<String, u64>,
+    pub by_verdict: BTreeMap<String, u64>,
+}
+
+/// Sessions that brought a message.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SessionCounts {
+    pub over_tls: u64,
+    pub in_clear: u64,
+    /// In clear from a peer that always came with TLS.
+    pub stripped: u64,
+}
+
+/// Failures of one client network with one verdict.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailureGroup {
+    pub network: IpNet,
+    pub verdict: String,
+    /// In one sentence, with the remedy.
+    pub explanation: String,
+    pub count: u64,
+    /// Seconds since 1970.
+    pub last: u64,
+    /// Of the last one.
+    pub helo: Option<String>,
+    pub server_name: Option<String>,
+    pub versions: Vec<String>,
+    pub suites: Vec<String>,
+    pub groups: Vec<String>,
+    pub schemes: Vec<String>,
+    /// "over TLS", "in clear", or "not yet".
+    pub afterwards: String,
+}
+
+/// One peer of the memory, for `ingress tls memory list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerReport {
+    pub network: IpNet,
+    /// Seconds since 1970.
+    pub last_seen: u64,
+    pub last_success: Option<u64>,
+    pub last_failure: Option<u64>,
+    pub withheld_until: Option<u64>,
+    pub withheld: bool,
+    pub pin: Option<Pin>,
+    pub tls_sessions: u32,
+    pub clear_sessions: u32,
+}
+
+impl Journal {
+    pub(super) fn report(&self, now: u64, seconds: u64, missed: u64) -> Report {
+        let from = now.saturating_sub(seconds);
+        let mut handshakes = HandshakeCounts::default();
+        let mut sessions = SessionCounts::default();
+        for day in self.days.iter().filter(|day| day.number >= from / DAY_SECONDS) {
+            handshakes.resumed += day.resumed;
+            for (version, count) in &day.versions {
+                handshakes.established += count;
+                *handshakes.by_version.entry(names::version(*version).into_owned()).or_default() +=
+                    count;
+            }
+            for (suite, count) in &day.suites {
+                *handshakes.by_suite.entry(names::suite(*suite).into_owned()).or_default() += count;
+            }
+            for (verdict, count) in &day.verdicts {
+                handshakes.failed += count;
+                *handshakes.by_verdict.entry((*verdict).to_owned()).or_default() += count;
+            }
+            sessions.over_tls += day.sessions_over_tls;
+            sessions.in_clear += day.sessions_in_clear;
+            sessions.stripped += day.stripped;
+        }
+        let mut withheld: Vec<IpNet> = self.memory.withheld(now).collect();
+        withheld.sort_unstable();
+        let failures = self.groups(from);
+        Report { since_seconds: seconds, handshakes, sessions, failures, withheld, missed }
+    }
+
+    pub(super) fn peer_reports(&self, now: u64) -> Vec<PeerReport> {
+        let withheld = self.withheld(now);
+        let mut peers: Vec<PeerReport> = self
+            .memory
+            .peers()
+            .map(|(network, peer)| PeerReport {
+                network: *network,
+                last_seen: peer.last_seen,
+                last_success: peer.last_success,
+                last_failure: peer.last_failure,
+                withheld_until: peer.withheld_until,
+                withheld: withheld.contains(network),
+                pin: peer.pin,
+                tls_sessions: peer.tls_sessions,
+                clear_sessions: peer.clear_sessions,
+            })
+            .collect();
+        peers.sort_unstable_by_key(|peer| peer.network);
+        peers
+    }
+
+    fn groups(&self, from: u64) -> Vec<FailureGroup> {
+        let mut groups: Vec<FailureGroup> = Vec::new();
+        for failure in self.failures.iter().rev().filter(|failure| failure.at >= from) {
+            let same = |group: &&mut FailureGroup| {
+                group.network == failure.network && group.verdict == failure.verdict.name()
+            };
+            if let Some(group) = groups.iter_mut().find(same) {
+                group.count += 1;
+                continue;
+            }
+            let listed = |codes: fn(&Offer) -> &[u16], name: fn(u16) -> Cow<'static, str>| {
+                let codes = failure.offer.as_ref().map(codes).unwrap_or_default();
+                codes.iter().map(|code| name(*code).into_owned()).collect::<Vec<_>>()
+            };
+            groups.push(FailureGroup {
+                network: failure.network,
+                verdict: failure.verdict.name().to_owned(),
+                explanation: failure.verdict.to_string(),
+                count: 1,
+                last: failure.at,
+                helo: failure.helo.as_deref().map(str::to_owned),
+                server_name: failure.offer.as_ref().and_then(|offer| offer.server_name.clone()),
+                versions: listed(|offer| &offer.versions, names::version),
+                suites: listed(|offer| &offer.suites, names::suite),
+                groups: listed(|offer| &offer.groups, names::group),
+                schemes: listed(|offer| &offer.schemes, names::scheme),
+                afterwards: self.afterwards(&failure.network, failure.at).to_owned(),
+            });
+        }
+        groups
+    }
+
+    /// How the peer's mail came after its last failure.
+    fn afterwards(&self, network: &IpNet, failed_at: u64) -> &'static str {
+        let peer = self.memory.peers().find(|(known, _)| *known == network).map(|(_, peer)| peer);
+        let since = |at: Option<u64>| at.is_some_and(|at| at >= failed_at);
+        match peer {
+            Some(peer) if since(peer.last_success) => "over TLS",
+            Some(peer) if since(peer.last_clear) => "in clear",
+            _ => "not yet",
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Handshakes of real clients that fail: each is explained by name, and no mail is lost to it.
+//!
+//! Each test has a daemon of its own: all clients come from 127.0.0.1, which is one peer.
+
+use std::io::Write;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use ingress_tests::client::Client;
+use ingress_tests::daemon::{Daemon, Site};
+use ingress_tests::programs::openssl;
+use ingress_tests::wait::wait_for;
+use serde_json::Value;
+
+/// From the end of a handshake to its line in the report.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Old clients take what today's OpenSSL refuses by itself.
+const OLD: [&str; 2] = ["-cipher", "ALL:@SECLEVEL=0"];
+
+/// `openssl s_client` with STARTTLS, which is expected to fail.
+fn fail(daemon: &Daemon, arguments: &[&str]) -> Output {
+    let address = daemon.smtp("starttls").to_string();
+    let mut command = openssl();
+    command.args(["s_client", "-starttls", "smtp", "-connect", &address]).args(arguments);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(!output.status.success(), "the handshake was to fail: {output:?}");
+    output
+}
+
+/// What `ingress VERB --json` prints.
+fn json(site: &Site, verb: &[&str]) -> Value {
+    let mut arguments = verb[1..].to_vec();
+    arguments.push("--json");
+    let output = site.command_after(verb[0], &arguments).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The only failure in the report, once it is there.
+fn failure(site: &Site) -> Value {
+    let mut found = Value::Null;
+    wait_for("failure in the report", REPORT_TIMEOUT, || {
+        let report = json(site, &["tls", "report"]);
+        let failures = report["failures"].as_array().unwrap();
+        found = failures.first().cloned().unwrap_or_default();
+        !found.is_null()
+    });
+    found
+}
+
+fn withheld(site: &Site) -> usize {
+    json(site, &["tls", "report"])["withheld"].as_array().unwrap().len()
+}
+
+fn is_offered_starttls(daemon: &Daemon) -> bool {
+    let mut client = Client::connect(daemon.smtp("starttls"));
+    client.expect("220 ");
+    let extensions = client.command("EHLO client.test", "250");
+    client.quit();
+    extensions.contains("STARTTLS")
+}
+
+/// The verdict on a client whose failure is a matter of negotiation; its retry comes in clear, and its mail arrives.
+fn comes_in_clear_after(arguments: &[&str], verdict: &str) {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    fail(&daemon, arguments);
+    let failure = failure(&site);
+    assert_eq!(failure["verdict"], verdict, "{failure:#}");
+    assert!(!failure["suites"].as_array().unwrap().is_empty(), "{failure:#}");
+    wait_for("clear retry", REPORT_TIMEOUT, || !is_offered_starttls(&daemon));
+    let mut client = Client::hello(daemon.smtp("starttls"));
+    client.command("STARTTLS", "454 4.7.0");
+    client.message(b"text\r\n");
+    client.quit();
+    daemon.wait_until_delivered();
+    assert_eq!(site.maildir().texts().unwrap(), [b"text\r\n"]);
+    wait_for("word of the mail that came", REPORT_TIMEOUT, || {
+        json(&site, &["tls", "report"])["failures"][0]["afterwards"] == "in clear"
+    });
+}
+
+/// The verdict on a client that goes on being offered STARTTLS.
+fn is_offered_after(site: &Site, daemon: &Daemon, verdict: &str) {
+    let failure = failure(site);
+    assert_eq!(failure["verdict"], verdict, "{failure:#}");
+    assert_eq!(withheld(site), 0);
+    assert!(is_offered_starttls(daemon));
+}
+
+#[test]
+fn a_client_with_tls_1_0_only_comes_in_clear() {
+    comes_in_clear_after(&[["-tls1"].as_slice(), &OLD].concat(), "old_versions_only");
+}
+
+#[test]
+fn a_client_with_tls_1_1_only_comes_in_clear() {
+    comes_in_clear_after(&[["-tls1_1"].as_slice(), &OLD].concat(), "old_versions_only");
+}
+
+#[test]
+fn a_client_with_rsa_key_exchange_only_comes_in_clear() {
+    comes_in_clear_after(&["-tls1_2", "-cipher", "AES128-GCM-SHA256"], "rsa_key_exchange_only");
+}
+
+#[test]
+fn a_client_with_cbc_only_comes_in_clear() {
+    comes_in_clear_after(&["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA256"], "cbc_only");
+}
+
+#[test]
+fn a_client_without_a_scheme_for_our_key_comes_in_clear() {
+    // The self-signed certificate is ECDSA.
+    comes_in_clear_after(&["-tls1_2", "-sigalgs", "RSA+SHA256"], "no_common_scheme");
+}
+
+#[test]
+fn a_client_that_distrusts_our_certificate_is_offered_starttls_again() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    fail(&daemon, &["-verify_return_error"]);
+    is_offered_after(&site, &daemon, "distrusts_certificate");
+    let explanation = failure(&site)["explanation"].as_str().unwrap().to_owned();
+    assert!(explanation.contains("unknown_ca"), "{explanation}");
+}
+
+#[test]
+fn a_client_that_hangs_up_after_starttls_is_offered_it_again() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    let mut client = Client::hello(daemon.smtp("starttls"));
+    client.command("STARTTLS", "220");
+    drop(client);
+    is_offered_after(&site, &daemon, "closed_before_hello");
+    assert_eq!(failure(&site)["helo"], "client.test");
+}
+
+#[test]
+fn a_client_that_got_tls_done_before_is_offered_it_after_a_failure() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    succeed(&daemon);
+    fail(&daemon, &[["-tls1"].as_slice(), &OLD].concat());
+    is_offered_after(&site, &daemon, "old_versions_only");
+}
+
+#[test]
+fn an_exempt_network_is_always_offered_starttls() {
+    let site = Site::new("[tls.memory]\nexempt = [\"127.0.0.0/8\"]\n").unwrap();
+    let daemon = site.start().unwrap();
+    fail(&daemon, &[["-tls1"].as_slice(), &OLD].concat());
+    is_offered_after(&site, &daemon, "old_versions_only");
+}
+
+#[test]
+fn the_operator_sees_and_overrides_the_memory_and_it_outlives_a_restart() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    fail(&daemon, &[["-tls1"].as_slice(), &OLD].concat());
+    wait_for("clear retry", REPORT_TIMEOUT, || !is_offered_starttls(&daemon));
+    assert!(daemon.stop().unwrap().status.success());
+
+    let daemon = site.start().unwrap();
+    assert!(!is_offered_starttls(&daemon), "forgotten by a restart");
+    let list = site.command_after("tls", &["memory", "list"]).unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    assert!(list.starts_with("127.0.0.1/32") && list.contains("not offered STARTTLS"), "{list}");
+    let change = |arguments: &[&str]| {
+        let output = site.command_after("tls", &[&["memory"], arguments].concat()).unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    change(&["pin", "127.0.0.1", "offer"]);
+    assert!(is_offered_starttls(&daemon));
+    change(&["pin", "127.0.0.1", "none"]);
+    assert!(!is_offered_starttls(&daemon));
+    change(&["forget", "127.0.0.0/8"]);
+    assert!(is_offered_starttls(&daemon));
+    assert_eq!(json(&site, &["tls", "memory", "list"]), Value::Array(Vec::new()));
+}
+
+#[test]
+fn a_peer_that_always_came_with_tls_and_comes_without_is_noticed() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    for _ in 0..3 {
+        succeed(&daemon);
+    }
+    wait_for("three handshakes", REPORT_TIMEOUT, || {
+        json(&site, &["tls", "report"])["handshakes"]["established"] == 3
+    });
+    let mut client = Client::hello(daemon.smtp("starttls"));
+    client.message(b"text\r\n");
+    client.quit();
+    wait_for("word of it", REPORT_TIMEOUT, || {
+        json(&site, &["tls", "report"])["sessions"]["stripped"] == 1
+    });
+    let stderr = daemon.stop().unwrap().stderr;
+    assert!(stderr.contains("TLS was stripped?"), "{stderr}");
+}
+
+/// A session under TLS up to QUIT.
+fn succeed(daemon: &Daemon) {
+    let address = daemon.smtp("starttls").to_string();
+    let mut command = openssl();
+    command.args(["s_client", "-starttls", "smtp", "-quiet", "-connect", &address]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"QUIT\r\n").unwrap();
+    assert!(child.wait().unwrap().success());
+}
