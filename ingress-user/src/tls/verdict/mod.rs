@@ -87,6 +87,9 @@ const ECDSA_SUITES: [u16; 3] = [0xc02c, 0xc02b, 0xcca9];
 /// Of TLS 1.2, for RSA keys.
 const RSA_SUITES: [u16; 3] = [0xc030, 0xc02f, 0xcca8];
 
+/// No suites but signals in their list: RFC 5746 3.3 and RFC 7507.
+const SIGNALS: [u16; 2] = [0x00ff, 0x5600];
+
 /// The cause of a failed handshake. Displays as a sentence that says what can be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -97,7 +100,11 @@ pub enum Verdict {
     IncompleteHello {
         octets: usize,
     },
-    NotTls(Foreign),
+    NotTls {
+        foreign: Foreign,
+        /// We refused it. Otherwise the client went away before there was enough to refuse.
+        refused: bool,
+    },
     /// A hello in the format of SSL 2.0.
     Ssl2Hello,
     MalformedHello(&'static str),
@@ -115,7 +122,7 @@ pub enum Verdict {
     /// The groups offered.
     NoCommonGroup(Vec<u16>),
     NoCommonScheme {
-        /// The schemes offered.
+        /// Those of the offered schemes that some certificate could serve; all of them if none could.
         offered: Vec<u16>,
         /// The certificate that would have fitted, if one would.
         remedy: Option<KeyKind>,
@@ -141,7 +148,7 @@ impl Verdict {
             Self::NoHello => "no_hello",
             Self::ClosedBeforeHello => "closed_before_hello",
             Self::IncompleteHello { .. } => "incomplete_hello",
-            Self::NotTls(_) => "not_tls",
+            Self::NotTls { .. } => "not_tls",
             Self::Ssl2Hello => "ssl2_hello",
             Self::MalformedHello(_) => "malformed_hello",
             Self::OldVersionsOnly(_) => "old_versions_only",
@@ -179,7 +186,9 @@ impl Verdict {
             | Self::NoCommonGroup(_)
             | Self::NoCommonScheme { .. } => true,
             // Others have come to the wrong port, or through a balancer that was not announced.
-            Self::NotTls(foreign) => matches!(foreign, Foreign::Smtp | Foreign::Unknown(_)),
+            Self::NotTls { foreign, refused } => {
+                *refused && matches!(foreign, Foreign::Smtp | Foreign::Unknown(_))
+            }
             Self::ProtocolViolation { after_flight } => !after_flight,
             Self::NoHello
             | Self::ClosedBeforeHello
@@ -232,9 +241,14 @@ fn is_about_certificate(alert: u8) -> bool {
 
 fn without_offer(error: &OfferError, ending: Ending) -> Verdict {
     match (error, ending) {
-        (OfferError::NotTls(Foreign::Ssl2Hello), _) => Verdict::Ssl2Hello,
-        (OfferError::NotTls(foreign), _) => Verdict::NotTls(foreign.clone()),
-        (OfferError::Malformed(reason), _) => Verdict::MalformedHello(reason),
+        (OfferError::NotTls(Foreign::Ssl2Hello), Ending::WeRefused) => Verdict::Ssl2Hello,
+        (OfferError::NotTls(foreign), ending) => {
+            Verdict::NotTls { foreign: foreign.clone(), refused: ending == Ending::WeRefused }
+        }
+        (OfferError::Malformed(reason), Ending::WeRefused) => Verdict::MalformedHello(reason),
+        // The TLS library had nothing against it so far, so it is not the cause.
+        (OfferError::Malformed(_), Ending::ClosedByClient) => Verdict::ClosedAfterHello,
+        (OfferError::Malformed(_), _) => Verdict::TimedOutAfterHello,
         (OfferError::Incomplete { .. }, Ending::WeRefused) => {
             Verdict::MalformedHello("its first part alone was refused")
         }
@@ -270,14 +284,14 @@ fn refusal(offer: &Offer, own: &Own) -> Option<Verdict> {
     if self::common(&offer.groups, &own.groups).next().is_none() {
         return Some(Verdict::NoCommonGroup(offer.groups.clone()));
     }
-    let fits = |scheme: &u16| scheme_fits(*scheme, &suites, version);
-    let usable: Vec<u16> = offer.schemes.iter().copied().filter(fits).collect();
+    let usable = usable_schemes(offer, &suites, version);
     if self::common(&usable, &own.schemes).next().is_some() {
         return None;
     }
     let would_fit = |key: &KeyKind| self::common(&usable, key.schemes()).next().is_some();
     let remedy = KeyKind::ALL.into_iter().find(would_fit);
-    Some(Verdict::NoCommonScheme { offered: offer.schemes.clone(), remedy })
+    let offered = if usable.is_empty() { offer.schemes.clone() } else { usable };
+    Some(Verdict::NoCommonScheme { offered, remedy })
 }
 
 fn common<'a>(theirs: &'a [u16], ours: &'a [u16]) -> impl Iterator<Item = u16> + 'a {
@@ -300,30 +314,33 @@ fn is_tls_1_3_suite(suite: u16) -> bool {
 /// Which weakness all suites share that a server could use without a secret known beforehand. Suites without a certificate
 /// or encryption do not count: opportunistic clients offer them besides.
 fn no_suite(offer: &Offer, version: u16) -> Verdict {
+    let suites = offer.suites.iter().copied().filter(|suite| !SIGNALS.contains(suite)).collect();
     let offered = || offer.suites.iter().copied().filter_map(names::known_suite);
     let begins = |prefix: &str| offered().any(|name| name.starts_with(prefix));
     let (ecdhe, dhe, rsa) = (begins("TLS_ECDHE_"), begins("TLS_DHE_"), begins("TLS_RSA_WITH_"));
     let mut ecdhe_suites = offered().filter(|name| name.starts_with("TLS_ECDHE_"));
     match (ecdhe, dhe, rsa) {
         // The suites of TLS 1.2 are of no use once both sides know TLS 1.3.
-        _ if version >= TLS_1_3 => Verdict::NoCommonSuite(offer.suites.clone()),
+        _ if version >= TLS_1_3 => Verdict::NoCommonSuite(suites),
         (true, ..) if ecdhe_suites.all(|name| name.contains("_CBC_")) => Verdict::CbcOnly,
         (false, true, _) => Verdict::DheOnly,
         (false, false, true) => Verdict::RsaKeyExchangeOnly,
-        _ => Verdict::NoCommonSuite(offer.suites.clone()),
+        _ => Verdict::NoCommonSuite(suites),
     }
 }
 
-/// Whether a signature of this scheme can be made under one of these suites.
-fn scheme_fits(scheme: u16, suites: &[u16], version: u16) -> bool {
+/// The offered schemes in which a certificate could sign under one of these suites, whichever certificates are there.
+fn usable_schemes(offer: &Offer, suites: &[u16], version: u16) -> Vec<u16> {
     const PKCS1: [u16; 3] = [0x0401, 0x0501, 0x0601];
-    if version >= TLS_1_3 {
+    let has = |of_key: &[u16]| suites.iter().any(|suite| of_key.contains(suite));
+    let fits = |key: KeyKind, scheme: u16| match key {
         // RFC 8446 4.2.3: PKCS#1 signatures stand in certificates only. The suite says nothing about the key.
-        return !PKCS1.contains(&scheme);
-    }
-    let of_key = match KeyKind::Rsa.schemes().contains(&scheme) {
-        true => &RSA_SUITES,
-        false => &ECDSA_SUITES,
+        _ if version >= TLS_1_3 => !PKCS1.contains(&scheme),
+        KeyKind::Rsa => has(&RSA_SUITES),
+        _ => has(&ECDSA_SUITES),
     };
-    suites.iter().any(|suite| of_key.contains(suite))
+    let is_usable = |scheme: u16| {
+        KeyKind::ALL.into_iter().any(|key| key.schemes().contains(&scheme) && fits(key, scheme))
+    };
+    offer.schemes.iter().copied().filter(|scheme| is_usable(*scheme)).collect()
 }

@@ -96,6 +96,11 @@ fn what_is_not_tls_is_named_with_its_remedy() {
     for (octets, is_negotiation, phrase) in table {
         check(octets, P256, refused, ("not_tls", is_negotiation, phrase));
     }
+    // Cut before we could refuse: no try in clear is to be had by that.
+    for ending in [Ending::ClosedByClient, Ending::TimedOut] {
+        let expected = ("not_tls", false, "SMTP in clear");
+        check(b"EHLO a.example\r\n", P256, (Stage::Nothing, ending), expected);
+    }
     let ssl2 = b"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10";
     check(ssl2, P256, refused, ("ssl2_hello", true, "SSL 2.0"));
 }
@@ -104,6 +109,10 @@ fn what_is_not_tls_is_named_with_its_remedy() {
 fn a_hello_that_contradicts_itself_is_malformed() {
     let hello = Hello { compressions: vec![1], ..Hello::modern() };
     refused(&hello, "malformed_hello", "malformed (it does not allow to leave compression out)");
+    let closed = (Stage::HelloReceived, Ending::ClosedByClient);
+    check(&hello.octets(), P256, closed, ("closed_after_hello", false, "before our answer"));
+    let silence = (Stage::HelloReceived, Ending::TimedOut);
+    check(&hello.octets(), P256, silence, ("timed_out_after_hello", false, "overloaded"));
 }
 
 #[test]
@@ -121,7 +130,7 @@ fn a_client_of_drafts_is_not_called_old() {
 
 #[test]
 fn suites_that_do_not_fit_are_told_by_their_common_weakness() {
-    let table: [(&[u16], &str, &str); 8] = [
+    let table: [(&[u16], &str, &str); 9] = [
         (&[0x002f, 0x009c, 0x00ff], "rsa_key_exchange_only", "no forward secrecy"),
         (&[0x002f, 0x0034, 0x00a6], "rsa_key_exchange_only", "no forward secrecy"),
         (&[0xc013, 0xc014, 0x0033, 0x002f], "cbc_only", "CBC"),
@@ -129,6 +138,7 @@ fn suites_that_do_not_fit_are_told_by_their_common_weakness() {
         (&[0x009e, 0x0033, 0x002f], "dhe_only", "Diffie-Hellman (DHE)"),
         (&[0xc0ac, 0xc013], "no_common_suite", "only TLS_ECDHE_ECDSA_WITH_AES_128_CCM, TLS_"),
         (&[0xc011, 0xc001, 1, 2, 3], "no_common_suite", "TLS_RSA_WITH_NULL_SHA and 1 more"),
+        (&[0xc0ac, 0x00ff, 0x5600], "no_common_suite", "ECDSA_WITH_AES_128_CCM: its next try"),
         // Of TLS 1.3, which this client does not speak.
         (&[0x1301], "no_common_suite", "TLS_AES_128_GCM_SHA256"),
     ];
@@ -156,7 +166,8 @@ fn a_certificate_that_would_have_fitted_is_recommended() {
     let rsa_alone = Hello { schemes: Some(vec![0x0804, 0x0401]), ..Hello::modern() };
     refused(&rsa_alone, "no_common_scheme", "add an RSA certificate");
     // The scheme would fit, but not under this suite.
-    refused(&Hello::of_2012(&[0xc02f]), "no_common_scheme", "add an RSA certificate");
+    let phrase = "only rsa_pss_rsae_sha256, rsa_pkcs1_sha256: add an RSA certificate";
+    refused(&Hello::of_2012(&[0xc02f]), "no_common_scheme", phrase);
     let p384_alone = Hello { schemes: Some(vec![0x0503]), ..Hello::modern() };
     refused(&p384_alone, "no_common_scheme", "add an ECDSA P-384 certificate");
 
@@ -237,5 +248,28 @@ fn every_way_to_go_away_has_its_own_words() {
     for (stage, ending, name, phrase) in table {
         let octets = Hello::modern().octets();
         check(&octets, P256, (stage, ending), (name, false, phrase));
+    }
+}
+
+proptest::proptest! {
+    /// Whoever cuts or delays a connection must not gain a try in clear, whatever the octets before the cut.
+    #[test]
+    fn a_cut_connection_never_calls_for_a_try_in_clear(
+        junk in proptest::collection::vec(proptest::num::u8::ANY, 0..40),
+        cut in 0usize..200,
+        alert in proptest::num::u8::ANY,
+    ) {
+        let own = Own::with_keys(P256);
+        let hello = Hello::of_1999().octets();
+        let start = &hello[..cut.min(hello.len())];
+        let endings = [Ending::ClosedByClient, Ending::TimedOut, Ending::AlertReceived(alert)];
+        for octets in [junk.as_slice(), start] {
+            for stage in [Stage::Nothing, Stage::HelloReceived, Stage::FlightSent, Stage::Finished] {
+                for ending in endings {
+                    let verdict = verdict(&parse(octets), &own, stage, ending);
+                    proptest::prop_assert!(!verdict.is_negotiation(), "{verdict:?}");
+                }
+            }
+        }
     }
 }

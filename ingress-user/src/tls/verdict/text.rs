@@ -1,5 +1,6 @@
 //! The sentences. All of them stand here, so that a reader can compare them.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::{Ending, Foreign, KeyKind, Verdict};
@@ -14,154 +15,149 @@ const IN_CLEAR: &str = "its next try will come in clear";
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoHello => f.write_str(
-                "the client connected for TLS and said nothing until the time was up: a scanner, or something on the way \
-                 that swallows TLS",
-            ),
-            Self::ClosedBeforeHello => f.write_str(
-                "the client closed before it said anything: a health check or a scanner, or it failed on its own side, \
-                 which its log tells",
-            ),
-            Self::IncompleteHello { octets } => write!(
-                f,
-                "only the first {octets} octets of the client's hello came: if this client fails always, look for a path \
-                 with a smaller MTU whose ICMP messages are filtered, or a firewall that cuts long hellos",
-            ),
-            Self::NotTls(foreign) => not_tls(foreign, f),
-            Self::Ssl2Hello => write!(
-                f,
-                "the client opens with a hello of SSL 2.0, which no current server reads: {IN_CLEAR}, until SSL 2.0 is \
-                 switched off there",
-            ),
-            Self::MalformedHello(reason) => write!(
-                f,
-                "the client's hello is malformed ({reason}): a broken client, or something on the way that rewrites TLS; \
-                 {IN_CLEAR}",
-            ),
-            Self::ProtocolViolation { .. } | Self::BrokeAfterFinish(_) => self.fmt_breach(f),
+            Self::NoHello => f.write_str(NO_HELLO),
+            Self::ClosedBeforeHello => f.write_str(CLOSED_BEFORE_HELLO),
+            Self::IncompleteHello { octets } => incomplete(*octets, f),
+            Self::NotTls { foreign, .. } => not_tls(foreign, f),
+            Self::Ssl2Hello => {
+                write!(f, "{SSL2_HELLO}: {IN_CLEAR}, until SSL 2.0 is switched off there")
+            }
+            Self::MalformedHello(reason) => malformed(reason, f),
+            Self::OldVersionsOnly(highest) => old_versions(*highest, f),
+            Self::NoCommonVersion(offered) => no_version(offered, f),
+            Self::RsaKeyExchangeOnly => without(RSA_KEY_EXCHANGE_ONLY, "ECDHE", f),
+            Self::CbcOnly => without(CBC_ONLY, "AES-GCM or ChaCha20", f),
+            Self::DheOnly => without(DHE_ONLY, "ECDHE", f),
+            Self::NoCommonSuite(offered) => no_suite(offered, f),
+            Self::NoCommonGroup(offered) => no_group(offered, f),
+            Self::NoCommonScheme { offered, remedy } => no_scheme(offered, *remedy, f),
             Self::DistrustsCertificate(alert) => distrust(*alert, f),
-            Self::ClientAlert(_)
-            | Self::ClosedAfterHello
-            | Self::TimedOutAfterHello
-            | Self::ClosedAfterFlight
-            | Self::TimedOutAfterFlight => self.fmt_ending(f),
-            _ => self.fmt_mismatch(f),
+            Self::ClientAlert(alert) => client_alert(*alert, f),
+            Self::ClosedAfterHello => f.write_str(CLOSED_AFTER_HELLO),
+            Self::TimedOutAfterHello => f.write_str(TIMED_OUT_AFTER_HELLO),
+            Self::ClosedAfterFlight => f.write_str(CLOSED_AFTER_FLIGHT),
+            Self::TimedOutAfterFlight => f.write_str(TIMED_OUT_AFTER_FLIGHT),
+            Self::ProtocolViolation { after_flight: false } => write!(f, "{BAD_HELLO}; {IN_CLEAR}"),
+            Self::ProtocolViolation { after_flight: true } => f.write_str(BAD_ANSWER),
+            Self::BrokeAfterFinish(ending) => broke(*ending, f),
         }
     }
 }
 
-impl Verdict {
-    /// What the two sides do not have in common.
-    fn fmt_mismatch(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OldVersionsOnly(highest) => write!(
-                f,
-                "the client offers at most {} and we require TLS 1.2: {IN_CLEAR}, until it is updated",
-                names::version(*highest),
-            ),
-            Self::NoCommonVersion(offered) => write!(
-                f,
-                "the client offers only versions that we do not know ({}): {IN_CLEAR}",
-                list(offered, names::version),
-            ),
-            Self::RsaKeyExchangeOnly => write!(
-                f,
-                "the client offers only RSA key exchange, which has no forward secrecy and is not supported: {IN_CLEAR}, \
-                 until ECDHE is switched on there",
-            ),
-            Self::CbcOnly => write!(
-                f,
-                "the client offers ECDHE only with CBC cipher suites, which are not supported: {IN_CLEAR}, until AES-GCM or \
-                 ChaCha20 is switched on there",
-            ),
-            Self::DheOnly => write!(
-                f,
-                "the client offers forward secrecy only by finite-field Diffie-Hellman (DHE), which is not supported: \
-                 {IN_CLEAR}, until ECDHE is switched on there",
-            ),
-            Self::NoCommonSuite(offered) => write!(
-                f,
-                "the client offers no cipher suite that we have, only {}: {IN_CLEAR}, until ECDHE with AES-GCM or ChaCha20 \
-                 is switched on there",
-                list(offered, names::suite),
-            ),
-            Self::NoCommonGroup(offered) => write!(
-                f,
-                "the client offers no key exchange group of ours (x25519, secp256r1, secp384r1), only {}: {IN_CLEAR}, until \
-                 one of ours is switched on there",
-                list(offered, names::group),
-            ),
-            Self::NoCommonScheme { offered, remedy: Some(key) } => write!(
-                f,
-                "the client cannot check signatures of our certificate's key, only {}: add {} certificate beside the \
-                 present one; until then {IN_CLEAR}",
-                list(offered, names::scheme),
-                with_article(*key),
-            ),
-            Self::NoCommonScheme { offered, remedy: None } => write!(
-                f,
-                "the client can check no signature that a supported certificate makes, only {}: {IN_CLEAR}, until it is \
-                 updated",
-                list(offered, names::scheme),
-            ),
-            _ => f.write_str(self.name()),
-        }
-    }
+const NO_HELLO: &str = "the client connected for TLS and said nothing until the time was up: a scanner, or something \
+    on the way that swallows TLS";
 
-    /// The client went away, in its own manner.
-    fn fmt_ending(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ClientAlert(alert) => write!(
-                f,
-                "the client broke the handshake off with the alert {}: why, its log tells",
-                names::alert(*alert),
-            ),
-            Self::ClosedAfterHello => f.write_str(
-                "the client sent its hello and closed before our answer: a scanner, or it waits too short a time",
-            ),
-            Self::TimedOutAfterHello => f.write_str(
-                "the client's hello came, and time was up before our answer was out: the client reads nothing, or this \
-                 server is overloaded",
-            ),
-            Self::ClosedAfterFlight => f.write_str(
-                "the client closed without a word after it got our certificate: a scanner, or it checks certificates and \
-                 dislikes ours; its log tells",
-            ),
-            Self::TimedOutAfterFlight => f.write_str(
-                "the client fell silent after we sent our certificate: if it fails always, our answer gets lost, so look \
-                 for a path with a smaller MTU whose ICMP messages are filtered, or shorten the certificate chain",
-            ),
-            _ => f.write_str(self.name()),
-        }
-    }
+const CLOSED_BEFORE_HELLO: &str = "the client closed before it said anything: a health check or a scanner, or it \
+    failed on its own side, which its log tells";
 
-    /// Nobody's settings are to blame.
-    fn fmt_breach(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ProtocolViolation { after_flight: false } => write!(
-                f,
-                "the client's hello fits, yet it breaks a rule of TLS: a broken client, or something on the way that \
-                 rewrites TLS; {IN_CLEAR}",
-            ),
-            Self::ProtocolViolation { after_flight: true } => f.write_str(
-                "the client's answer to our certificate breaks a rule of TLS or was changed on the way: if it fails always, \
-                 suspect a broken client or something on the way that rewrites TLS",
-            ),
-            Self::BrokeAfterFinish(ending) => {
-                f.write_str("the handshake was through, and then ")?;
-                match ending {
-                    Ending::ClosedByClient => f.write_str("the client closed")?,
-                    Ending::TimedOut => f.write_str("the client said nothing until the time was up")?,
-                    Ending::AlertReceived(alert) => {
-                        write!(f, "the client sent the alert {}", names::alert(*alert))?;
-                    }
-                    Ending::WeRefused => f.write_str("a record of the client could not be read")?,
-                }
-                f.write_str(": TLS itself works with this client, so its log tells more")
-            }
-            _ => f.write_str(self.name()),
-        }
+const SSL2_HELLO: &str = "the client opens with a hello of SSL 2.0, which no current server reads";
+
+const RSA_KEY_EXCHANGE_ONLY: &str =
+    "the client offers only RSA key exchange, which has no forward secrecy and is not supported";
+
+const CBC_ONLY: &str =
+    "the client offers ECDHE only with CBC cipher suites, which are not supported";
+
+const DHE_ONLY: &str = "the client offers forward secrecy only by finite-field Diffie-Hellman (DHE), which is not \
+    supported";
+
+const CLOSED_AFTER_HELLO: &str = "the client sent its hello and closed before our answer: a scanner, or it waits too \
+    short a time";
+
+const TIMED_OUT_AFTER_HELLO: &str = "the client's hello came, and time was up before our answer was out: the client \
+    reads nothing, or this server is overloaded";
+
+const CLOSED_AFTER_FLIGHT: &str = "the client closed without a word after it got our certificate: a scanner, or it \
+    checks certificates and dislikes ours; its log tells";
+
+const TIMED_OUT_AFTER_FLIGHT: &str = "the client fell silent after we sent our certificate: if it fails always, our \
+    answer gets lost, so look for a path with a smaller MTU whose ICMP messages are filtered, or shorten the \
+    certificate chain";
+
+const BAD_HELLO: &str = "the client's hello fits, yet it breaks a rule of TLS: a broken client, or something on the \
+    way that rewrites TLS";
+
+const BAD_ANSWER: &str = "the client's answer to our certificate breaks a rule of TLS or was changed on the way: if \
+    it fails always, suspect a broken client or something on the way that rewrites TLS";
+
+/// What the client lacks, and what to switch on there.
+fn without(lack: &str, cure: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{lack}: {IN_CLEAR}, until {cure} is switched on there")
+}
+
+fn incomplete(octets: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(
+        f,
+        "only the first {octets} octets of the client's hello came: if this client fails always, look for a path with a \
+         smaller MTU whose ICMP messages are filtered, or a firewall that cuts long hellos",
+    )
+}
+
+fn malformed(reason: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(
+        f,
+        "the client's hello is malformed ({reason}): a broken client, or something on the way that rewrites TLS; \
+         {IN_CLEAR}",
+    )
+}
+
+fn old_versions(highest: u16, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let highest = names::version(highest);
+    write!(
+        f,
+        "the client offers at most {highest} and we require TLS 1.2: {IN_CLEAR}, until it is updated"
+    )
+}
+
+fn no_version(offered: &[u16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let offered = list(offered, names::version);
+    write!(f, "the client offers only versions that we do not know ({offered}): {IN_CLEAR}")
+}
+
+fn no_suite(offered: &[u16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let offered = list(offered, names::suite);
+    let lack = format!("the client offers no cipher suite that we have, only {offered}");
+    without(&lack, "ECDHE with AES-GCM or ChaCha20", f)
+}
+
+fn no_group(offered: &[u16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let offered = list(offered, names::group);
+    let lack = format!("the client offers no key exchange group that we have, only {offered}");
+    without(&lack, "x25519, secp256r1 or secp384r1", f)
+}
+
+fn no_scheme(offered: &[u16], remedy: Option<KeyKind>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let offered = list(offered, names::scheme);
+    match remedy.map(with_article) {
+        Some(key) => write!(
+            f,
+            "the client cannot use our certificate's type of key, only {offered}: add {key} certificate beside the \
+             present one; until then {IN_CLEAR}",
+        ),
+        None => write!(
+            f,
+            "the client can check no signature that a supported certificate makes, only {offered}: {IN_CLEAR}, until it \
+             is updated",
+        ),
     }
+}
+
+fn client_alert(alert: u8, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let alert = names::alert(alert);
+    write!(f, "the client broke the handshake off with the alert {alert}: why, its log tells")
+}
+
+fn broke(ending: Ending, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("the handshake was through, and then ")?;
+    match ending {
+        Ending::ClosedByClient => f.write_str("the client closed")?,
+        Ending::TimedOut => f.write_str("the client said nothing until the time was up")?,
+        Ending::AlertReceived(alert) => {
+            write!(f, "the client sent the alert {}", names::alert(alert))?;
+        }
+        Ending::WeRefused => f.write_str("a record of the client could not be read")?,
+    }
+    f.write_str(": TLS itself works with this client, so its log tells more")
 }
 
 fn not_tls(foreign: &Foreign, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -211,7 +207,7 @@ fn with_article(key: KeyKind) -> &'static str {
 }
 
 /// The first names of a list, and how many there are besides.
-fn list(values: &[u16], name: impl Fn(u16) -> std::borrow::Cow<'static, str>) -> String {
+fn list(values: &[u16], name: impl Fn(u16) -> Cow<'static, str>) -> String {
     if values.is_empty() {
         return "none at all".to_owned();
     }
