@@ -23,7 +23,7 @@ use crate::policy::RecipientDomains;
 use crate::smtp::Settings;
 use crate::smtp::session::Tls;
 use crate::spool::{QueueId, Spool, SpoolHandle, SpoolThread};
-use crate::tls::journal::{self, JournalHandle, JournalThread, Reporter};
+use crate::tls::journal::{self, JournalHandle, JournalThread, OwnSource, Reporter};
 use crate::tls::reload::{self, Certificates};
 use crate::tls::verdict::Own;
 use crate::worker::clock::Now;
@@ -84,8 +84,6 @@ impl Daemon {
         let certificates =
             Certificates::load(config.tls.clone(), &config.hostname, &config.state_dir)?;
         let certificates = Arc::new(certificates);
-        let keys: Vec<_> = certificates.served().iter().filter_map(|served| served.key).collect();
-        let own = Own::with_keys(&keys);
         let groups = open_groups(&config)?;
         let control = control::bind(&config.control)?;
         let data_plane = Arc::new(start_data_plane(&config, &groups)?);
@@ -114,18 +112,19 @@ impl Daemon {
             control: control.socket().to_owned(),
             metrics: control.metrics_address(),
         };
+        let (reporter, handle, journal) =
+            journal::start(config.tls.memory.clone(), own_of(&certificates), &config.state_dir)
+                .context("cannot start the journal of TLS handshakes")?;
         let source = status_source(
             &config,
             &ready,
             started,
             Arc::clone(&metrics),
             Arc::clone(&certificates),
+            handle.clone(),
             Arc::clone(&data_plane),
         );
         let watches = WatchList::default();
-        let (reporter, handle, journal) =
-            journal::start(config.tls.memory.clone(), own, &config.state_dir)
-                .context("cannot start the journal of TLS handshakes")?;
         let control = serve_control(
             control,
             source,
@@ -349,12 +348,22 @@ fn prepare_workers(config: &Config, commits_in_flight_max: usize) -> Result<Vec<
         .context("cannot make an event loop")
 }
 
+/// What we can do with the certificates of the moment.
+fn own_of(certificates: &Arc<Certificates>) -> OwnSource {
+    let certificates = Arc::clone(certificates);
+    Box::new(move || {
+        let keys: Vec<_> = certificates.served().iter().filter_map(|served| served.key).collect();
+        Own::with_keys(&keys)
+    })
+}
+
 fn status_source(
     config: &Config,
     ready: &Ready,
     started: std::time::Instant,
     metrics: Arc<Metrics>,
     certificates: Arc<Certificates>,
+    journal: JournalHandle,
     data_plane: Arc<DataPlane>,
 ) -> StatusSource {
     StatusSource {
@@ -365,6 +374,7 @@ fn status_source(
         tier_reason: data_plane.reason().to_owned(),
         listeners: ready.listeners.clone(),
         certificates: Box::new(move || certificates.served()),
+        tls: Box::new(move || journal.totals()),
         xdp: Box::new(move || xdp_status(&data_plane.telemetry())),
     }
 }

@@ -61,6 +61,12 @@ impl Collector for Scrape {
         }
         let closed = source.metrics.sessions_closed();
         family(encoder, names::SESSIONS_CLOSED, "reason", closed.map(|(why, n)| (why.label(), n)))?;
+        let tls = (source.tls)();
+        let verdicts = tls.verdicts.iter().map(|(verdict, count)| (*verdict, *count));
+        family(encoder, names::TLS_FAILURES, "verdict", verdicts)?;
+        single(encoder, names::TLS_PEERS_WITHHELD, tls.withheld)?;
+        single(encoder, names::TLS_STRIPPED, tls.stripped)?;
+        single(encoder, names::TLS_REPORTS_MISSED, tls.missed)?;
         let expiry = certificate_expiry(source);
         let expiry = expiry.iter().map(|(file, seconds)| (file.as_str(), *seconds));
         family(encoder, names::TLS_CERTIFICATE_EXPIRY, "file", expiry)?;
@@ -203,6 +209,8 @@ mod tests {
         for line in [
             "ingress_connections_total{cpu=\"3\"} 2",
             "ingress_messages_delivered_total 3",
+            "ingress_tls_failures_total{verdict=\"cbc_only\"} 2",
+            "ingress_tls_peers_withheld 1",
             "ingress_sessions_closed_total{reason=\"early_talker\"} 1",
             "ingress_tls_certificate_expiry_timestamp_seconds{file=\"/etc/mx.pem\"} 1800000000",
             "ingress_spool_pending 4",

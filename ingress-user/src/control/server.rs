@@ -250,7 +250,7 @@ mod tests {
         let metrics_address = bound.metrics_address().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let own = Own::with_keys(&[]);
+        let own = Box::new(|| Own::with_keys(&[]));
         let (_, journal, _) =
             journal::start(MemorySettings::default(), own, folder.path()).unwrap();
         let certificates =

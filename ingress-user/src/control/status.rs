@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::TlsMode;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::smtp::dialect::Dialect;
+use crate::tls::journal::Totals;
 use crate::tls::reload::Served;
 use crate::worker::clock::Now;
 
@@ -25,6 +26,8 @@ pub struct StatusSource {
     pub listeners: Vec<ListenerStatus>,
     /// The certificates that clients are given at the moment.
     pub certificates: Box<dyn Fn() -> Arc<Vec<Served>> + Send + Sync>,
+    /// What the journal of TLS handshakes has counted.
+    pub tls: Box<dyn Fn() -> Totals + Send + Sync>,
     /// Reads the maps of the XDP program. Called for every request, in the control plane.
     pub xdp: Box<dyn Fn() -> XdpStatus + Send + Sync>,
 }
@@ -282,6 +285,11 @@ pub(super) mod tests {
                     key: None,
                 };
                 Arc::new(vec![served])
+            }),
+            tls: Box::new(|| Totals {
+                verdicts: [("cbc_only", 2)].into(),
+                withheld: 1,
+                ..Totals::default()
             }),
             xdp: Box::new(|| XdpStatus {
                 interfaces: vec![XdpInterfaceStatus {

@@ -43,6 +43,18 @@ pub const TLS_HANDSHAKES_COMPLETED: Description =
     of("ingress_tls_handshakes_completed_total", "TLS handshakes that succeeded.");
 pub const TLS_HANDSHAKES_FAILED: Description =
     of("ingress_tls_handshakes_failed_total", "TLS handshakes that did not succeed.");
+pub const TLS_FAILURES: Description =
+    of("ingress_tls_failures_total", "Failed TLS handshakes, by the verdict on them.");
+pub const TLS_PEERS_WITHHELD: Description =
+    of("ingress_tls_peers_withheld", "Peers that are not offered STARTTLS now.");
+pub const TLS_STRIPPED: Description = of(
+    "ingress_tls_stripped_total",
+    "Sessions in clear of peers that had always come with TLS, though STARTTLS was offered.",
+);
+pub const TLS_REPORTS_MISSED: Description = of(
+    "ingress_tls_reports_missed_total",
+    "Handshakes and sessions that came faster than the journal could take them.",
+);
 pub const TLS_CERTIFICATE_EXPIRY: Description = of(
     "ingress_tls_certificate_expiry_timestamp_seconds",
     "When the certificate in the file expires, in seconds since 1970.",
@@ -77,7 +89,7 @@ pub const XDP_QUEUE_PACKETS: Description =
     of("ingress_xdp_queue_packets_total", "Packets seen by the XDP program, by RX queue.");
 
 /// All of the above, in the order of the table in README.md.
-pub const ALL: [Description; 27] = [
+pub const ALL: [Description; 31] = [
     BUILD_INFO,
     UPTIME,
     STEERING_TIER,
@@ -94,6 +106,10 @@ pub const ALL: [Description; 27] = [
     TLS_HANDSHAKES_FAILED,
     BUFFERS_LENT,
     SESSIONS_CLOSED,
+    TLS_FAILURES,
+    TLS_PEERS_WITHHELD,
+    TLS_STRIPPED,
+    TLS_REPORTS_MISSED,
     TLS_CERTIFICATE_EXPIRY,
     SPOOL_PENDING,
     SPOOL_SEGMENTS,

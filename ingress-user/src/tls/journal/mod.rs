@@ -20,10 +20,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ipnet::IpNet;
 
 use self::record::Journal;
-pub use self::record::{Event, Failed, Handshake, Outcome};
+pub use self::record::{Event, Failed, Handshake, Outcome, OwnSource, Totals};
 pub use self::report::{FailureGroup, HandshakeCounts, PeerReport, Report, SessionCounts};
 use super::memory::{self, Memory, MemorySettings, Pin};
-use super::verdict::Own;
 use crate::worker::clock::Now;
 
 /// Reports that wait for the journal.
@@ -55,7 +54,7 @@ pub struct JournalThread(JoinHandle<()>);
 /// Starts the journal with what the state folder remembers of peers.
 pub fn start(
     settings: MemorySettings,
-    own: Own,
+    own: OwnSource,
     state_dir: &Path,
 ) -> std::io::Result<(Reporter, JournalHandle, JournalThread)> {
     let (events, inbox) = crossbeam_channel::bounded(EVENTS_WAITING_MAX);
@@ -98,6 +97,14 @@ impl JournalHandle {
     pub fn report(&self, seconds: u64) -> Report {
         let now = unix_seconds();
         self.lock().report(now, seconds, self.missed.load(Ordering::Relaxed))
+    }
+
+    /// Counts since the start.
+    pub fn totals(&self) -> Totals {
+        let journal = self.lock();
+        let withheld = journal.withheld(unix_seconds()).len() as u64;
+        let missed = self.missed.load(Ordering::Relaxed);
+        Totals { withheld, missed, ..journal.totals.clone() }
     }
 
     /// All peers known.

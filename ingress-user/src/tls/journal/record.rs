@@ -88,9 +88,24 @@ pub(super) struct Day {
     pub(super) stripped: u64,
 }
 
+/// What the server can do, which a reload of certificates changes.
+pub type OwnSource = Box<dyn Fn() -> Own + Send>;
+
+/// Counts since the start, for metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Failures by the verdict on them.
+    pub verdicts: BTreeMap<&'static str, u64>,
+    pub stripped: u64,
+    /// Peers that are not offered STARTTLS now.
+    pub withheld: u64,
+    pub missed: u64,
+}
+
 pub(super) struct Journal {
     pub(super) memory: Memory,
-    own: Own,
+    own: OwnSource,
+    pub(super) totals: Totals,
     /// Oldest first.
     pub(super) days: VecDeque<Day>,
     /// Oldest first.
@@ -99,10 +114,11 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    pub(super) fn new(memory: Memory, own: Own) -> Self {
+    pub(super) fn new(memory: Memory, own: OwnSource) -> Self {
         Self {
             memory,
             own,
+            totals: Totals::default(),
             days: VecDeque::new(),
             failures: VecDeque::new(),
             memory_changed: false,
@@ -122,6 +138,7 @@ impl Journal {
                 self.today(now).sessions_in_clear += 1;
                 if let Some(stripped) = self.memory.came_in_clear(client, offered, now) {
                     self.today(now).stripped += 1;
+                    self.totals.stripped += 1;
                     tracing::warn!(
                         %client, tls_sessions = stripped.tls_sessions,
                         days_since = (now - stripped.last_success.min(now)) / DAY_SECONDS,
@@ -147,7 +164,8 @@ impl Journal {
             Outcome::Failed(failed) => {
                 let Failed { stage, ending, hello } = failed;
                 let offer = offer::parse(&hello);
-                let verdict = verdict(&offer, &self.own, stage, ending);
+                let verdict = verdict(&offer, &(self.own)(), stage, ending);
+                *self.totals.verdicts.entry(verdict.name()).or_default() += 1;
                 *self.today(now).verdicts.entry(verdict.name()).or_default() += 1;
                 let network = self.memory.network_of(client);
                 let offer = offer.ok();
@@ -240,7 +258,8 @@ mod tests {
     const NOW: u64 = 1_795_500_000;
 
     fn journal() -> Journal {
-        Journal::new(Memory::new(MemorySettings::default()), Own::with_keys(&[]))
+        let own = Box::new(|| Own::with_keys(&[]));
+        Journal::new(Memory::new(MemorySettings::default()), own)
     }
 
     fn client(number: u32) -> IpAddr {
