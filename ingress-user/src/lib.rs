@@ -23,6 +23,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod delivery;
+mod log_budget;
 pub mod metrics;
 pub mod policy;
 pub mod smtp;

@@ -16,8 +16,8 @@ impl Connection {
     }
 
     pub(super) fn log_end(&self, reason: &str, turn: &mut Turn<'_>) {
-        let (client, now) = (self.session.client(), turn.now.monotonic);
-        turn.errors.session_ended(client, reason, self.session.transcript(), now);
+        let client = self.session.client();
+        turn.errors.session_ended(client, reason, self.session.transcript(), turn.now);
     }
 
     /// Shows live traces what was said since the last time. For a session they had not seen before, what is kept of it.

@@ -186,7 +186,7 @@ impl Worker {
                 tls: parts.tls,
                 admission: parts.admission,
                 watches: parts.watches,
-                errors: ErrorLog::new(now),
+                errors: ErrorLog::default(),
                 journal: parts.journal,
                 metrics: parts.metrics,
             },

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use memchr::memchr2;
+
 /// Entries kept: the end of a session shows with its last transaction.
 const ENTRIES: usize = 16;
 
@@ -77,15 +79,18 @@ impl Transcript {
     }
 
     fn record(&mut self, speaker: Speaker, text: &[u8], now: Instant) {
-        let line = text.split(|&byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-        let kept = line.get(..TEXT_BYTES_MAX).unwrap_or(line);
+        let front = text.get(..TEXT_BYTES_MAX).unwrap_or(text);
+        let end = memchr2(b'\r', b'\n', front).unwrap_or(front.len());
+        let kept = front.get(..end).unwrap_or_default();
         let after = now.saturating_duration_since(self.opened).as_millis();
         let entries = self.entries.get_or_insert_with(|| Box::new([Entry::EMPTY; ENTRIES]));
         if let Some(entry) = entries.get_mut((self.recorded % ENTRIES as u64) as usize) {
             entry.after_ms = u32::try_from(after).unwrap_or(u32::MAX);
             entry.speaker = speaker;
             entry.length = kept.len() as u8;
-            entry.text.iter_mut().zip(kept).for_each(|(to, from)| *to = *from);
+            if let Some(to) = entry.text.get_mut(..kept.len()) {
+                to.copy_from_slice(kept);
+            }
         }
         self.recorded += 1;
     }

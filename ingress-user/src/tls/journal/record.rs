@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::log_budget::LogBudget;
 use crate::tls::memory::{Because, Consequence, Memory, Peer, Pin};
 use crate::tls::offer::{self, Offer};
 use crate::tls::verdict::{Ending, Own, Stage, Verdict, verdict};
@@ -111,6 +112,7 @@ pub(super) struct Journal {
     /// Oldest first.
     pub(super) failures: VecDeque<Failure>,
     memory_changed: bool,
+    log: LogBudget,
 }
 
 impl Journal {
@@ -122,6 +124,7 @@ impl Journal {
             days: VecDeque::new(),
             failures: VecDeque::new(),
             memory_changed: false,
+            log: LogBudget::default(),
         }
     }
 
@@ -208,11 +211,12 @@ impl Journal {
                 Because::ShareExhausted => "too many peers are denied STARTTLS: it is offered",
             },
         };
+        let Some(suppressed) = self.log.take(now) else { return };
         let helo = failure.helo.as_deref().unwrap_or_default();
         let server_name = failure.offer.as_ref().and_then(|offer| offer.server_name.as_deref());
         tracing::info!(
             %client, helo, server_name, stage = ?failure.stage, ending = ?failure.ending,
-            verdict = verdict.name(), then, "TLS handshake failed: {verdict}"
+            verdict = verdict.name(), then, suppressed, "TLS handshake failed: {verdict}"
         );
     }
 
