@@ -151,6 +151,19 @@ fn commands_in_one_packet_with_starttls_are_never_taken() {
 }
 
 #[test]
+fn commands_in_the_middle_of_a_handshake_are_never_taken() {
+    attack("", |daemon| {
+        let mut client = Client::hello(daemon.smtp("starttls"));
+        client.envelope();
+        client.command("STARTTLS", "220");
+        client.send(client_hello().unwrap());
+        client.send("DATA\r\ninjected\r\n.\r\n");
+        client.read_to_close();
+        assert_eq!(daemon.count("/tls/handshakes_failed").unwrap(), 1);
+    });
+}
+
+#[test]
 fn commands_in_clear_behind_starttls_are_never_taken() {
     attack("", |daemon| {
         let mut client = Client::hello(daemon.smtp("starttls"));
