@@ -77,13 +77,7 @@ impl Daemon {
     /// Starts everything. On an error nothing keeps running.
     pub fn start(config: Config, runtime: &Runtime) -> Result<Self> {
         let started = Now::read().monotonic;
-        create_state_dir(&config)?;
-        tracing::info!(state_dir = %config.state_dir.display(), "spool and certificates are kept here");
-        warn_about_load_test_settings(&config);
-        raise_file_limit(config.limits.connections_max);
-        let certificates =
-            Certificates::load(config.tls.clone(), &config.hostname, &config.state_dir)?;
-        let certificates = Arc::new(certificates);
+        let certificates = prepare_state(&config)?;
         let groups = open_groups(&config)?;
         let control = control::bind(&config.control)?;
         let data_plane = Arc::new(start_data_plane(&config, &groups)?);
@@ -92,21 +86,8 @@ impl Daemon {
         let commits_in_flight_max = config.spool.submissions_max + config.spool.batch_messages_max;
         let prepared = prepare_workers(&config, commits_in_flight_max)?;
         let mailboxes: Vec<MailboxSender> = prepared.iter().map(PreparedWorker::mailbox).collect();
-        let spool = Spool::open(
-            &config.state_dir.join("spool"),
-            &config.spool,
-            Box::new(CompletionPost::new(mailboxes.clone())),
-            Arc::clone(&metrics),
-        )?;
-        let delivery = delivery::start(
-            runtime.handle(),
-            spool.pending,
-            spool.reader,
-            spool.handle.clone(),
-            &config.delivery,
-            &config.hostname,
-            Arc::clone(&metrics),
-        )?;
+        let (spool, spool_thread, delivery) =
+            open_spool(&config, mailboxes.clone(), &metrics, runtime)?;
         let ready = Ready {
             listeners: groups.iter().map(Group::status).collect(),
             control: control.socket().to_owned(),
@@ -137,7 +118,7 @@ impl Daemon {
         let seed = WorkerSeed {
             config,
             tls: certificates.context().clone(),
-            spool: spool.handle,
+            spool,
             metrics,
             watches,
             journal: reporter,
@@ -151,7 +132,7 @@ impl Daemon {
             certificates,
             journal,
             delivery,
-            spool: spool.thread,
+            spool: spool_thread,
             control,
             data_plane,
         })
@@ -267,6 +248,41 @@ fn session_settings(config: &Config, listener: &ListenerConfig) -> Settings {
         errors_undelayed_max: limits.errors_undelayed_max,
         error_delay: limits.error_delay,
     }
+}
+
+/// What has to be there before anything starts: the state folder, and certificates that can be served.
+fn prepare_state(config: &Config) -> Result<Arc<Certificates>> {
+    create_state_dir(config)?;
+    tracing::info!(state_dir = %config.state_dir.display(), "spool and certificates are kept here");
+    warn_about_load_test_settings(config);
+    raise_file_limit(config.limits.connections_max);
+    let certificates = Certificates::load(config.tls.clone(), &config.hostname, &config.state_dir)?;
+    Ok(Arc::new(certificates))
+}
+
+/// Recovers what the spool holds, and begins to deliver it.
+fn open_spool(
+    config: &Config,
+    mailboxes: Vec<MailboxSender>,
+    metrics: &Arc<Metrics>,
+    runtime: &Runtime,
+) -> Result<(SpoolHandle, SpoolThread, DeliveryHandle)> {
+    let spool = Spool::open(
+        &config.state_dir.join("spool"),
+        &config.spool,
+        Box::new(CompletionPost::new(mailboxes)),
+        Arc::clone(metrics),
+    )?;
+    let delivery = delivery::start(
+        runtime.handle(),
+        spool.pending,
+        spool.reader,
+        spool.handle.clone(),
+        &config.delivery,
+        &config.hostname,
+        Arc::clone(metrics),
+    )?;
+    Ok((spool.handle, spool.thread, delivery))
 }
 
 /// The spool's mail is nobody else's business.
