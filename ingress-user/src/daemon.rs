@@ -213,6 +213,7 @@ impl WorkerSeed {
                         metrics: Arc::clone(&metrics),
                         accept_burst_max: config.limits.accept_burst_max,
                         buffers_max: config.limits.buffers_per_worker_max,
+                        handshakes_max: config.limits.handshakes_per_worker_max,
                         commits_in_flight_max,
                     })
                     .with_context(|| format!("cannot start worker {index}"))

@@ -15,6 +15,26 @@ use serde_json::Value;
 /// From the end of a handshake to its line in the report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// One worker, so that both connections are its own.
+const ONE_HANDSHAKE: &str = r#"
+hostname = "mx.test"
+state_dir = "state"
+workers = 1
+[[listener]]
+address = "127.0.0.1:0"
+tls = "starttls"
+[[listener]]
+address = "127.0.0.1:0"
+tls = "implicit"
+[recipients]
+domains = ["*"]
+[limits]
+handshakes_per_worker_max = 1
+[delivery]
+kind = "maildir"
+path = "maildir"
+"#;
+
 /// Old clients take what today's OpenSSL refuses by itself.
 const OLD: [&str; 2] = ["-cipher", "ALL:@SECLEVEL=0"];
 
@@ -197,6 +217,28 @@ fn a_peer_that_always_came_with_tls_and_comes_without_is_noticed() {
     });
     let stderr = daemon.stop().unwrap().stderr;
     assert!(stderr.contains("TLS was stripped?"), "{stderr}");
+}
+
+#[test]
+fn handshakes_beyond_the_limit_are_put_off_and_taken_when_others_are_through() {
+    let site = Site::with_config(ONE_HANDSHAKE).unwrap();
+    let daemon = site.start().unwrap();
+    let mut half_open = Client::hello(daemon.smtp("starttls"));
+    half_open.command("STARTTLS", "220");
+    let mut next = Client::hello(daemon.smtp("starttls"));
+    next.command("STARTTLS", "454 4.3.2");
+    let mut implicit = Client::connect(daemon.smtp("implicit"));
+    implicit.expect_close();
+    drop(implicit);
+    // In clear nothing waits.
+    next.message(b"text\r\n");
+    next.quit();
+    drop(half_open);
+    wait_for("end of the handshake", REPORT_TIMEOUT, || {
+        daemon.count("/connections/open").unwrap() == 0
+    });
+    succeed(&daemon);
+    assert_eq!(daemon.count("/sessions/closed/too_many_handshakes").unwrap(), 1);
 }
 
 /// A session under TLS up to QUIT.

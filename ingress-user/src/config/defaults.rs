@@ -23,6 +23,7 @@ impl Default for Limits {
             connections_per_client_max: 50,
             accept_burst_max: 64,
             buffers_per_worker_max: 2_048,
+            handshakes_per_worker_max: 1_000,
         }
     }
 }

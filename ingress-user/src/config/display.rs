@@ -108,6 +108,7 @@ impl From<&Limits> for file::Limits {
             connections_per_client_max: count(limits.connections_per_client_max),
             accept_burst_max: count(limits.accept_burst_max),
             buffers_per_worker_max: count(limits.buffers_per_worker_max),
+            handshakes_per_worker_max: count(limits.handshakes_per_worker_max),
         }
     }
 }

@@ -111,6 +111,7 @@ pub(super) struct Limits {
     pub(super) connections_per_client_max: Option<Count>,
     pub(super) accept_burst_max: Option<Count>,
     pub(super) buffers_per_worker_max: Option<Count>,
+    pub(super) handshakes_per_worker_max: Option<Count>,
 }
 
 /// Meaning, unit and default of each: [`config::SpoolConfig`](super::SpoolConfig).

@@ -133,6 +133,9 @@ pub struct Limits {
     pub accept_burst_max: usize,
     /// Receive buffers of one worker, 64 KiB each, allocated when needed. Default 2,048 (128 MiB).
     pub buffers_per_worker_max: usize,
+    /// TLS handshakes of one worker that are not through yet. Full: 454, so that a flood of half-open handshakes does not take
+    /// the memory and the time of those that are honest. Default 1,000.
+    pub handshakes_per_worker_max: usize,
 }
 
 #[derive(Debug, Clone)]

@@ -94,6 +94,8 @@ pub enum Refusal {
     TlsUnavailable,
     /// A handshake of this client has failed, and STARTTLS is kept from it for a while (RFC 3207 section 4).
     TlsWithheld,
+    /// Too many handshakes are not through yet.
+    TlsBusy,
     TlsAlreadyActive,
     Data(DataFault),
     Local(LocalFault),
@@ -125,6 +127,8 @@ pub enum Closing {
     ShuttingDown,
     TooManyConnections,
     TooManyConnectionsOfClient,
+    /// Where TLS comes first.
+    TooManyHandshakes,
     /// Octets came with STARTTLS that were not TLS (RFC 3207 section 4.2 and the NO STARTTLS attacks).
     PipelinedStartTls,
     BareLineEnd,
@@ -217,6 +221,7 @@ impl Refusal {
             Self::RelayDenied => ("550", "5.7.1", "Relaying denied: not a domain of this host"),
             Self::TlsUnavailable => ("502", "5.5.1", "STARTTLS not available here"),
             Self::TlsWithheld => ("454", "4.7.0", "TLS not available to you now; go on in clear"),
+            Self::TlsBusy => ("454", "4.3.2", "Too many TLS handshakes; try again later"),
             Self::TlsAlreadyActive => ("503", "5.5.1", "TLS already active"),
             Self::Data(fault) => data_parts(fault),
             Self::Local(fault) => fault.parts(),
@@ -251,6 +256,7 @@ impl Closing {
             Self::TooManyConnectionsOfClient => {
                 ("421", "4.7.0", "Too many connections from your address; try again later")
             }
+            Self::TooManyHandshakes => ("421", "4.3.2", "Too many TLS handshakes; try again later"),
             Self::PipelinedStartTls => ("554", "5.5.1", "Data behind STARTTLS; closing"),
             Self::BadChunkSize => ("554", "5.5.4", "BDAT without a valid chunk size; closing"),
             Self::BareLineEnd => {
@@ -263,7 +269,7 @@ impl Closing {
 
 impl Closing {
     /// Every one, in the order of their numbers (`as usize`).
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Timeout,
         Self::TooManyErrors,
         Self::TooManyMessages,
@@ -272,6 +278,7 @@ impl Closing {
         Self::ShuttingDown,
         Self::TooManyConnections,
         Self::TooManyConnectionsOfClient,
+        Self::TooManyHandshakes,
         Self::PipelinedStartTls,
         Self::BareLineEnd,
         Self::Nul,
@@ -282,7 +289,10 @@ impl Closing {
     pub fn is_clients_fault(self) -> bool {
         !matches!(
             self,
-            Self::ShuttingDown | Self::TooManyConnections | Self::TooManyConnectionsOfClient
+            Self::ShuttingDown
+                | Self::TooManyConnections
+                | Self::TooManyConnectionsOfClient
+                | Self::TooManyHandshakes
         )
     }
 
@@ -297,6 +307,7 @@ impl Closing {
             Self::ShuttingDown => "shutting_down",
             Self::TooManyConnections => "too_many_connections",
             Self::TooManyConnectionsOfClient => "too_many_connections_of_client",
+            Self::TooManyHandshakes => "too_many_handshakes",
             Self::PipelinedStartTls => "pipelined_starttls",
             Self::BareLineEnd => "bare_line_end",
             Self::Nul => "nul",
@@ -440,6 +451,7 @@ mod tests {
             Refusal::RelayDenied,
             Refusal::TlsUnavailable,
             Refusal::TlsWithheld,
+            Refusal::TlsBusy,
             Refusal::TlsAlreadyActive,
         ];
         all.extend(commands.map(Refusal::Command));

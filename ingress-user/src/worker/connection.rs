@@ -40,7 +40,15 @@ pub(super) struct Turn<'w> {
     pub(super) watches: &'w WatchList,
     pub(super) errors: &'w mut ErrorLog,
     pub(super) journal: &'w Reporter,
+    pub(super) handshakes: &'w mut Handshakes,
     pub(super) metrics: &'w WorkerMetrics,
+}
+
+/// Handshakes of a worker's connections that are not through yet.
+#[derive(Debug)]
+pub(super) struct Handshakes {
+    pub(super) in_flight: usize,
+    pub(super) max: usize,
 }
 
 /// Memory that connections share, because each uses it only while it has its turn.
@@ -88,10 +96,18 @@ pub(super) struct Connection {
     pub(super) told: u64,
     /// The journal of handshakes knows that this session brought a message.
     pub(super) brought_message: bool,
+    /// Its handshake is among those of [`Handshakes`].
+    pub(super) in_handshake: bool,
     /// What the poll is registered for.
     pub(super) interest: Interest,
     /// The timer entry that counts; others of this connection are stale.
     pub(super) timer: Option<Tick>,
+}
+
+impl Handshakes {
+    fn is_full(&self) -> bool {
+        self.in_flight >= self.max
+    }
 }
 
 /// What the octets at hand led to.
@@ -123,13 +139,18 @@ impl Connection {
             refusals_counted: (0, 0),
             told: 0,
             brought_message: false,
+            in_handshake: false,
             interest: Interest::READABLE,
             timer: None,
         };
         connection.consult_tls_memory(turn);
-        let action = connection.session.open(turn.now.monotonic, &mut connection.output);
-        if action == Action::StartTls {
-            connection.start_tls();
+        connection.session.note_tls_busy(turn.handshakes.is_full());
+        match connection.session.open(turn.now.monotonic, &mut connection.output) {
+            Action::StartTls => connection.start_tls(turn),
+            Action::Close => {
+                let _ = connection.begin_close(turn);
+            }
+            _ => {}
         }
         connection
     }
@@ -244,9 +265,17 @@ impl Connection {
         self.begin_close(turn)
     }
 
-    /// Gives all buffers back. The connection is to be dropped next.
-    pub(super) fn release(&mut self, pool: &mut BufferPool) {
+    /// Gives everything back. The connection is to be dropped next.
+    pub(super) fn release(&mut self, pool: &mut BufferPool, handshakes: &mut Handshakes) {
         self.window.close(pool);
+        self.end_handshake(handshakes);
+    }
+
+    /// The handshake is through, or will never be.
+    pub(super) fn end_handshake(&mut self, handshakes: &mut Handshakes) {
+        if std::mem::take(&mut self.in_handshake) {
+            handshakes.in_flight -= 1;
+        }
     }
 
     fn serve(&mut self, turn: &mut Turn<'_>) -> Outcome {
@@ -311,6 +340,7 @@ impl Connection {
 
     fn process_plain(&mut self, turn: &mut Turn<'_>) -> Processed {
         let now = turn.now.monotonic;
+        self.session.note_tls_busy(turn.handshakes.is_full());
         let processed = loop {
             let input = self.window.plain();
             if input.is_empty() || !self.session.wants_input() {
@@ -340,7 +370,7 @@ impl Connection {
                 // Admitted above.
                 Action::Continue | Action::Admit(_) => {}
                 Action::StartTls => {
-                    self.start_tls();
+                    self.start_tls(turn);
                     break Processed::NeedInput;
                 }
                 Action::Commit { envelope, encoding } => {
@@ -370,7 +400,9 @@ impl Connection {
     }
 
     /// What has been received and not used is TLS, and so is all that comes.
-    fn start_tls(&mut self) {
+    fn start_tls(&mut self, turn: &mut Turn<'_>) {
+        turn.handshakes.in_flight += 1;
+        self.in_handshake = true;
         self.tls = Some(Box::new(TlsStream::accept()));
         self.window.seal();
     }

@@ -45,14 +45,15 @@ impl Connection {
         self.session.withhold_starttls(turn.journal.is_withheld(self.session.client()));
     }
 
-    pub(super) fn note_established(&mut self, established: Established, turn: &Turn<'_>) {
+    pub(super) fn note_established(&mut self, established: Established, turn: &mut Turn<'_>) {
+        self.end_handshake(turn.handshakes);
         turn.metrics.tls_handshakes_completed.increment();
         let Established { version, suite, resumed } = established;
         self.report_handshake(Outcome::Established { version, suite, resumed }, turn);
     }
 
     /// TLS ended in an error, during the handshake or after it.
-    pub(super) fn tls_broke(&mut self, failure: &TlsFailure, turn: &Turn<'_>) {
+    pub(super) fn tls_broke(&mut self, failure: &TlsFailure, turn: &mut Turn<'_>) {
         if self.session.is_awaiting_tls() {
             self.handshake_failed(failure.ending(), turn);
         } else {
@@ -60,7 +61,8 @@ impl Connection {
         }
     }
 
-    pub(super) fn handshake_failed(&mut self, ending: Ending, turn: &Turn<'_>) {
+    pub(super) fn handshake_failed(&mut self, ending: Ending, turn: &mut Turn<'_>) {
+        self.end_handshake(turn.handshakes);
         turn.metrics.tls_handshakes_failed.increment();
         let seen = self.tls.as_ref().and_then(|tls| tls.seen());
         let (stage, hello) =

@@ -14,7 +14,7 @@ use slab::Slab;
 use super::admission::Admission;
 use super::buffers::BufferPool;
 use super::clock::Now;
-use super::connection::{Connection, Outcome, Scratch, Turn};
+use super::connection::{Connection, Handshakes, Outcome, Scratch, Turn};
 use super::error_log::ErrorLog;
 use super::mailbox::{Letter, Mailbox, MailboxSender};
 use super::timers::TimerWheel;
@@ -55,6 +55,7 @@ pub struct WorkerParts {
     pub metrics: Arc<Metrics>,
     pub accept_burst_max: usize,
     pub buffers_max: usize,
+    pub handshakes_max: usize,
     pub commits_in_flight_max: usize,
 }
 
@@ -140,6 +141,7 @@ pub(super) struct Shared {
     pub(super) watches: WatchList,
     pub(super) errors: ErrorLog,
     pub(super) journal: Reporter,
+    pub(super) handshakes: Handshakes,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -154,6 +156,7 @@ impl Shared {
             watches: &self.watches,
             errors: &mut self.errors,
             journal: &self.journal,
+            handshakes: &mut self.handshakes,
             metrics: &self.metrics.workers[self.index],
         }
     }
@@ -188,6 +191,7 @@ impl Worker {
                 watches: parts.watches,
                 errors: ErrorLog::default(),
                 journal: parts.journal,
+                handshakes: Handshakes { in_flight: 0, max: parts.handshakes_max },
                 metrics: parts.metrics,
             },
             spool: parts.spool,
@@ -394,7 +398,7 @@ impl Worker {
             return;
         }
         let mut entry = self.connections.remove(index_of(key));
-        entry.connection.release(&mut self.shared.pool);
+        entry.connection.release(&mut self.shared.pool, &mut self.shared.handshakes);
         self.shared.admission.leave();
         if let Some(client) = entry.connection.counted_as() {
             self.shared.admission.leave_client(client);

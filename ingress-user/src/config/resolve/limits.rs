@@ -120,6 +120,11 @@ fn counts(at: &Section<'_, '_>, file: &file::Limits, d: Limits) -> Result<Limits
             file.buffers_per_worker_max,
             d.buffers_per_worker_max,
         )?,
+        handshakes_per_worker_max: at.count(
+            "handshakes_per_worker_max",
+            file.handshakes_per_worker_max,
+            d.handshakes_per_worker_max,
+        )?,
         ..d
     })
 }

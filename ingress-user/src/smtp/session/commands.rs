@@ -215,6 +215,9 @@ impl Session {
             // It may have remembered the offer from another time: no error of its own.
             return self.say(Reply::Refused(Refusal::TlsWithheld), out);
         }
+        if self.tls_busy {
+            return self.say(Reply::Refused(Refusal::TlsBusy), out);
+        }
         if behind {
             // What came in the same breath was sent in clear by the client, or put there by someone in the path.
             return self.end(Closing::PipelinedStartTls, out);

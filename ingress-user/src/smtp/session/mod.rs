@@ -101,6 +101,8 @@ pub struct Session {
     greeted: bool,
     /// STARTTLS is not for this client, whatever the listener offers.
     starttls_withheld: bool,
+    /// The driver can take no further handshake now.
+    tls_busy: bool,
     /// TLS is active.
     secure: bool,
     helo: Option<Helo>,
@@ -251,6 +253,7 @@ impl Session {
             now,
             greeted: false,
             starttls_withheld: false,
+            tls_busy: false,
             secure: false,
             helo: None,
             line: Vec::new(),
@@ -323,6 +326,11 @@ impl Session {
     /// Whether STARTTLS is kept from this client, so that its mail comes in clear rather than not at all.
     pub fn withhold_starttls(&mut self, withheld: bool) {
         self.starttls_withheld = withheld;
+    }
+
+    /// Whether the driver can take no further handshake. To be said before what may begin one.
+    pub fn note_tls_busy(&mut self, busy: bool) {
+        self.tls_busy = busy;
     }
 
     /// Why the session ended; `None` also where the client said QUIT.

@@ -76,6 +76,9 @@ impl Session {
 
     fn begin(&mut self, out: &mut Vec<u8>) -> Action {
         if self.settings.tls == Tls::Implicit {
+            if self.tls_busy {
+                return self.end(Closing::TooManyHandshakes, out);
+            }
             self.await_tls();
             return Action::StartTls;
         }
