@@ -136,7 +136,7 @@ fn a_record_that_is_missing_or_other_is_named_with_what_is_there() {
     let resolver = Unbound::start("static", published.chain([other]));
 
     let output = check(&site, &resolver, &[]);
-    assert_eq!(wrong(&output), "ingress: 2 of 7 records are not published as printed\n");
+    assert_eq!(wrong(&output), "ingress: 2 of 7 records were not found as printed\n");
     let text = stdout(&output);
     let not_ok: Vec<&str> = text.lines().filter(|line| !line.starts_with("ok ")).collect();
     let expected =
@@ -157,7 +157,7 @@ fn a_resolver_that_refuses_does_not_make_records_missing() {
     let site = site();
     let resolver = Unbound::start("refuse", []);
     let output = check(&site, &resolver, &[]);
-    assert_eq!(wrong(&output), "ingress: 7 of 7 records are not published as printed\n");
+    assert_eq!(wrong(&output), "ingress: 7 of 7 records were not found as printed\n");
     let text = stdout(&output);
     assert_eq!(text.lines().filter(|line| line.starts_with("unanswered  ")).count(), 7, "{text}");
 }

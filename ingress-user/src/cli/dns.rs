@@ -56,7 +56,7 @@ fn check(arguments: &Arguments, publication: &Publication) -> Result<()> {
         super::print(&remark.into_iter().chain(lines).collect::<String>())?;
     }
     let wrong = findings.iter().filter(|finding| finding.state != State::Ok).count();
-    ensure!(wrong == 0, "{wrong} of {} records are not published as printed", findings.len());
+    ensure!(wrong == 0, "{wrong} of {} records were not found as printed", findings.len());
     Ok(())
 }
 

@@ -16,7 +16,9 @@ use super::publication::{Record, RecordType};
 /// For each try of a question. A resolver that has to ask others takes a second or two.
 const TRY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of a question after its first try, for datagrams that are lost.
-const RETRIES: usize = 2;
+const RETRIES: usize = 1;
+/// Asked at a time, so that a resolver that is dead or slow is waited for once and not for each record.
+const QUESTIONS_MAX: usize = 16;
 /// For all questions together. What is not answered by then is said to be so.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -33,17 +35,25 @@ pub async fn check(
     let resolver = resolver(server)?;
     let deadline = Instant::now() + CHECK_TIMEOUT;
     let mut findings = Vec::with_capacity(records.len());
-    for record in records {
-        let state = match timeout_at(deadline, values(&resolver, record)).await {
-            Ok(Ok(found)) => record.compare(found),
-            Ok(Err(error)) => State::Unanswered(error.to_string()),
-            Err(_elapsed) => {
-                State::Unanswered(format!("no time left, after {} s", CHECK_TIMEOUT.as_secs()))
-            }
-        };
-        findings.push(Finding { record: record.clone(), state });
+    for records in records.chunks(QUESTIONS_MAX) {
+        let ask = |record: &Record| tokio::spawn(state(resolver.clone(), record.clone(), deadline));
+        let questions: Vec<_> = records.iter().map(ask).collect();
+        for (record, question) in records.iter().zip(questions) {
+            let state = question.await.unwrap_or_else(|error| State::Unanswered(error.to_string()));
+            findings.push(Finding { record: record.clone(), state });
+        }
     }
     Ok(findings)
+}
+
+async fn state(resolver: TokioResolver, record: Record, deadline: Instant) -> State {
+    match timeout_at(deadline, values(&resolver, &record)).await {
+        Ok(Ok(found)) => record.compare(found),
+        Ok(Err(error)) => State::Unanswered(error.to_string()),
+        Err(_elapsed) => {
+            State::Unanswered(format!("no time left after {} s", CHECK_TIMEOUT.as_secs()))
+        }
+    }
 }
 
 fn resolver(server: Option<SocketAddr>) -> Result<TokioResolver, NetError> {
