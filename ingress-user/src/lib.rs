@@ -10,6 +10,7 @@
 //! - [`spool`]: the append-only log that makes a 250 true
 //! - [`delivery`]: what happens to a message afterwards
 //! - [`tls`]: certificates and the choice between them
+//! - [`dns`]: the records to publish, and what a resolver says of them
 //! - [`control`]: admin socket and metrics endpoint (tokio)
 //! - [`metrics`]: every counter and its name
 //! - [`daemon`]: all of it started and stopped
@@ -23,6 +24,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod delivery;
+pub mod dns;
 mod log_budget;
 pub mod metrics;
 pub mod policy;

@@ -31,7 +31,7 @@ const PYTHON_VENV: Tool = ("python3 -mensurepip --version", "python3-venv");
 const UNSHARE: Tool = ("unshare --mount true", "util-linux");
 
 /// Programs that suites drive the daemon with, and what those are installed with.
-const TOOLS: [Tool; 12] = [
+const TOOLS: [Tool; 13] = [
     SMTP_SOURCE,
     ("postfix", "postfix"),
     ("swaks", "swaks"),
@@ -44,6 +44,7 @@ const TOOLS: [Tool; 12] = [
     UNSHARE,
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
+    ("unbound", "unbound"),
 ];
 
 /// What a suite may do to the machine.
@@ -65,7 +66,7 @@ struct Needs {
     clients: &'static [Client],
 }
 
-const NEEDS: [Needs; 10] = [
+const NEEDS: [Needs; 11] = [
     Needs {
         suite: "aiosmtpd",
         privilege: Privilege::User,
@@ -76,6 +77,12 @@ const NEEDS: [Needs; 10] = [
         suite: "clients",
         privilege: Privilege::User,
         programs: &["smtp-source", "swaks", SWAKS_TLS.0, "openssl", "python3"],
+        clients: &[],
+    },
+    Needs {
+        suite: "dns",
+        privilege: Privilege::User,
+        programs: &["openssl", "unbound"],
         clients: &[],
     },
     Needs {

@@ -2,6 +2,7 @@
 
 mod check;
 mod daemon;
+mod dns;
 mod run;
 mod status;
 mod tls;
@@ -30,6 +31,8 @@ enum Command {
     Status(status::Arguments),
     /// Explain what happens when clients speak TLS
     Tls(tls::Arguments),
+    /// Print the DNS records to publish for the configured names, as lines of a zone file, or compare them with what is there
+    Dns(dns::Arguments),
     /// Follow what is said in sessions of chosen clients, as it is said
     Trace(trace::Arguments),
 }
@@ -40,6 +43,7 @@ pub fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Tls(arguments) => tls::run(&arguments),
+        Command::Dns(arguments) => dns::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
     }
 }

@@ -42,6 +42,8 @@ pub struct Leaf {
     pub not_after: NotAfter,
     /// The SubjectPublicKeyInfo in DER, to compare the private key with.
     pub public_key: Vec<u8>,
+    /// Whether it names itself as its issuer, so that no authority vouches for it.
+    pub is_self_signed: bool,
 }
 
 impl Clone for Credential {
@@ -90,6 +92,8 @@ pub enum CredentialError {
     Key { path: PathBuf, reason: String },
     #[error("{}: cannot keep the self-signed certificate: {source}", path.display())]
     Store { path: PathBuf, source: std::io::Error },
+    #[error("{}: no certificate yet: the daemon makes a self-signed one when it first runs", path.display())]
+    NotMade { path: PathBuf },
     #[error("cannot make a self-signed certificate for {hostname:?}: {reason}")]
     SelfSigned { hostname: String, reason: String },
 }
@@ -106,20 +110,43 @@ pub fn load(
     config.certificates.iter().map(read_files).collect()
 }
 
+/// What the certificates say that [`load`] would serve. Reads no key and makes nothing: without a self-signed certificate
+/// there is an error.
+pub fn leaves(
+    config: &TlsConfig,
+    hostname: &str,
+    state_dir: &Path,
+) -> Result<Vec<Leaf>, CredentialError> {
+    let leaf = |path: &PathBuf| read_chain(path).map(|(_, leaf)| leaf);
+    if config.certificates.is_empty() {
+        let path = self_signed::files(hostname, state_dir).chain;
+        return match path.exists() {
+            true => Ok(vec![leaf(&path)?]),
+            false => Err(CredentialError::NotMade { path }),
+        };
+    }
+    config.certificates.iter().map(|files| leaf(&files.chain)).collect()
+}
+
 fn read_files(files: &CertificateFiles) -> Result<Credential, CredentialError> {
-    let chain_error = |reason: String| CredentialError::Chain { path: files.chain.clone(), reason };
-    let chain = CertificateDer::pem_file_iter(&files.chain)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| chain_error(error.to_string()))?;
-    let Some(leaf) = chain.first() else {
-        return Err(CredentialError::EmptyChain { path: files.chain.clone() });
-    };
-    let leaf = read_leaf(leaf, &files.chain)?;
+    let (chain, leaf) = read_chain(&files.chain)?;
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| CredentialError::Key {
         path: files.key.clone(),
         reason: error.to_string(),
     })?;
     Ok(Credential { chain, key, leaf, source: files.chain.clone() })
+}
+
+fn read_chain(path: &Path) -> Result<(Vec<CertificateDer<'static>>, Leaf), CredentialError> {
+    let chain_error = |reason: String| CredentialError::Chain { path: path.to_owned(), reason };
+    let chain = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| chain_error(error.to_string()))?;
+    let Some(leaf) = chain.first() else {
+        return Err(CredentialError::EmptyChain { path: path.to_owned() });
+    };
+    let leaf = read_leaf(leaf, path)?;
+    Ok((chain, leaf))
 }
 
 fn read_leaf(der: &[u8], path: &Path) -> Result<Leaf, CredentialError> {
@@ -130,5 +157,6 @@ fn read_leaf(der: &[u8], path: &Path) -> Result<Leaf, CredentialError> {
         names: DnsNames::of(&certificate),
         not_after: NotAfter::of(&certificate),
         public_key: certificate.public_key().raw.to_vec(),
+        is_self_signed: certificate.issuer() == certificate.subject(),
     })
 }

@@ -17,15 +17,24 @@ pub(super) fn load_or_create(
     hostname: &str,
     state_dir: &Path,
 ) -> Result<Credential, CredentialError> {
-    let folder = state_dir.join("tls");
-    let files = CertificateFiles {
-        chain: folder.join(format!("{hostname}.self-signed.pem")),
-        key: folder.join(format!("{hostname}.self-signed.key")),
-    };
+    let files = files(hostname, state_dir);
     if !(files.chain.exists() && files.key.exists()) {
-        create(hostname, &folder, &files)?;
+        create(hostname, &folder(state_dir), &files)?;
     }
     read_files(&files)
+}
+
+/// Where it is kept.
+pub(super) fn files(hostname: &str, state_dir: &Path) -> CertificateFiles {
+    let folder = folder(state_dir);
+    CertificateFiles {
+        chain: folder.join(format!("{hostname}.self-signed.pem")),
+        key: folder.join(format!("{hostname}.self-signed.key")),
+    }
+}
+
+fn folder(state_dir: &Path) -> PathBuf {
+    state_dir.join("tls")
 }
 
 fn create(hostname: &str, folder: &Path, files: &CertificateFiles) -> Result<(), CredentialError> {
