@@ -28,7 +28,7 @@ impl DnsNames {
     }
 
     /// Whether the certificate is for `name`. A `*` stands for exactly one whole label, the leftmost (RFC 9525 6.3).
-    fn fit(&self, name: &str) -> bool {
+    pub(super) fn fit(&self, name: &str) -> bool {
         let parent = name.split_once('.').map(|(_, parent)| parent);
         self.iter().any(|own| match own.strip_prefix("*.") {
             Some(own) => parent.is_some_and(|parent| own.eq_ignore_ascii_case(parent)),
