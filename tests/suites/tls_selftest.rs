@@ -140,6 +140,17 @@ fn one_address_is_tested_alone_and_the_table_names_it() {
 }
 
 #[test]
+fn a_daemon_behind_a_balancer_on_the_same_host_is_tested_too() {
+    let site = Site::new("[networks]\nproxy_protocol = [\"127.0.0.0/8\"]\n").unwrap();
+    let _daemon = site.start().unwrap();
+    let report = json(&site, &[]);
+    for tls in ["starttls", "implicit"] {
+        assert_eq!(row(listener(&report, tls), "modern").0, "works", "{report:#}");
+    }
+    assert!(peers(&site).is_empty(), "{:?}", peers(&site));
+}
+
+#[test]
 fn without_a_daemon_there_is_nothing_to_test() {
     let site = Site::new("").unwrap();
     let output = site.command_after("tls", &["test"]).unwrap();

@@ -23,12 +23,17 @@ const READ_BYTES: usize = 4_096;
 /// Whom the failures of a self-test are from, in reports.
 const CLIENT_NAME: &str = "selftest.invalid";
 
+/// The PROXY protocol's word for a connection of the balancer itself.
+const OWN_CONNECTION: &[u8] = b"PROXY UNKNOWN\r\n";
+
 /// A listener to test.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target {
     pub(super) address: SocketAddr,
     pub(super) tls: TlsMode,
     pub(super) dialect: Dialect,
+    /// It takes the own address for a load balancer, whose connections begin with a PROXY protocol header.
+    pub(super) is_proxied: bool,
 }
 
 impl std::fmt::Display for Target {
@@ -44,6 +49,9 @@ pub(super) fn probe(target: &Target, hello: &[u8]) -> Result<Answer> {
         TcpStream::connect_timeout(&target.address, CONNECT_TIMEOUT).context("cannot connect")?;
     let deadline = Now::read().monotonic + PROBE_TIMEOUT;
     let mut connection = Connection { stream, deadline };
+    if target.is_proxied {
+        connection.send(OWN_CONNECTION)?;
+    }
     if target.tls == TlsMode::StartTls {
         connection.start_tls(target.dialect)?;
     }
@@ -153,7 +161,8 @@ mod tests {
                 let _heard = stream.read(&mut [0; 512]);
             }
         });
-        let target = Target { address, tls: TlsMode::StartTls, dialect: Dialect::Smtp };
+        let target =
+            Target { address, tls: TlsMode::StartTls, dialect: Dialect::Smtp, is_proxied: false };
         let answer = probe(&target, b"hello");
         server.join().unwrap();
         answer

@@ -14,6 +14,7 @@ use self::memory::Pinned;
 use crate::cli::daemon::block_on;
 use crate::config::{Config, TlsMode};
 use crate::control::{self, ListenerStatus, Status};
+use crate::policy::Networks;
 use crate::smtp::dialect::Dialect;
 use crate::tls::probe::answer::Answer;
 use crate::tls::probe::chain::{self, ChainReport};
@@ -69,7 +70,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let text = block_on(control::fetch_status(&socket))??;
     let status: Status = serde_json::from_str(&text)
         .context("the daemon's status is not what this version of ingress expects")?;
-    let targets = targets(arguments, &status)?;
+    let targets = targets(arguments, &status, &config.networks.proxy_protocol)?;
     let own: BTreeSet<IpAddr> = targets.iter().map(|target| target.address.ip()).collect();
     let pinned = Pinned::pin(socket, &own, config.tls.memory.ipv4_prefix)?;
     let mut test = Test { hostname: &status.hostname, handshakes: 0 };
@@ -91,16 +92,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// The listeners to test: those given, else those of the daemon, which knows its ports.
-fn targets(arguments: &Arguments, status: &Status) -> Result<Vec<Target>> {
-    let given = |address: &SocketAddr| Target {
-        address: *address,
-        tls: TlsMode::StartTls,
-        dialect: Dialect::Smtp,
+fn targets(arguments: &Arguments, status: &Status, balancers: &Networks) -> Result<Vec<Target>> {
+    let target = |address: SocketAddr, tls: TlsMode, dialect: Dialect| {
+        // Who connects to an address of the own machine comes from that address.
+        Target { address, tls, dialect, is_proxied: balancers.contains(address.ip()) }
     };
-    let bound = |listener: &ListenerStatus| Target {
-        address: reachable(listener.address),
-        tls: listener.tls,
-        dialect: listener.protocol,
+    let given = |address: &SocketAddr| target(*address, TlsMode::StartTls, Dialect::Smtp);
+    let bound = |listener: &ListenerStatus| {
+        target(reachable(listener.address), listener.tls, listener.protocol)
     };
     let mut targets: Vec<Target> = if arguments.address.is_empty() {
         status.listeners.iter().map(bound).collect()
