@@ -2,12 +2,11 @@
 
 pub mod choice;
 pub mod expiry;
-#[cfg(test)]
-mod hello_builder;
 pub mod journal;
 pub mod memory;
 pub mod names;
 pub mod offer;
+pub mod probe;
 pub mod reload;
 mod self_signed;
 pub mod verdict;

@@ -301,31 +301,31 @@ fn printable(octets: &[u8]) -> String {
 }
 
 /// Takes fields off the front. `None` when the rest is shorter than the field.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+    pub(super) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (front, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         Some(front)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         self.take(1)?.first().copied()
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    pub(super) fn u16(&mut self) -> Option<u16> {
         self.take(2)?.first_chunk().map(|octets| u16::from_be_bytes(*octets))
     }
 
     /// Octets behind a length of one octet.
-    fn list8(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn list8(&mut self) -> Option<&'a [u8]> {
         let length = self.u8()?;
         self.take(length.into())
     }
 
     /// Octets behind a length of two octets.
-    fn list16(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn list16(&mut self) -> Option<&'a [u8]> {
         let length = self.u16()?;
         self.take(length.into())
     }
@@ -336,7 +336,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tls::hello_builder::Hello;
+    use crate::tls::probe::hello::Hello;
 
     #[test]
     fn everything_that_a_client_offers_is_read() {

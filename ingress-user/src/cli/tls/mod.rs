@@ -2,6 +2,7 @@
 
 mod memory;
 mod report;
+mod test;
 
 use std::net::IpAddr;
 
@@ -28,6 +29,8 @@ enum Verb {
     Reload(DaemonArguments),
     /// Peers that are not offered STARTTLS, and what is known of the others
     Memory(memory::Arguments),
+    /// Connect to the own listeners as clients of all ages do, and tell which of them get TLS
+    Test(test::Arguments),
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
@@ -37,6 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             crate::cli::print(&block_on(control::reload_tls(&daemon.socket()?))??)
         }
         Verb::Memory(arguments) => memory::run(arguments),
+        Verb::Test(arguments) => test::run(arguments),
     }
 }
 

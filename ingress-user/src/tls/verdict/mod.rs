@@ -44,10 +44,10 @@ pub enum KeyKind {
 
 impl KeyKind {
     /// In the order in which a missing one is recommended: what most clients can use first.
-    const ALL: [Self; 4] = [Self::Rsa, Self::EcdsaP256, Self::EcdsaP384, Self::Ed25519];
+    pub const ALL: [Self; 4] = [Self::Rsa, Self::EcdsaP256, Self::EcdsaP384, Self::Ed25519];
 
     /// What such a key can sign with. No SHA-1, and each curve with its own hash only.
-    fn schemes(self) -> &'static [u16] {
+    pub fn schemes(self) -> &'static [u16] {
         match self {
             Self::EcdsaP256 => &[0x0403],
             Self::EcdsaP384 => &[0x0503],

@@ -1,6 +1,6 @@
 use super::*;
-use crate::tls::hello_builder::Hello;
 use crate::tls::offer::parse;
+use crate::tls::probe::hello::Hello;
 use crate::worker::tls::{TlsContext, TlsStream};
 
 const P256: &[KeyKind] = &[KeyKind::EcdsaP256];

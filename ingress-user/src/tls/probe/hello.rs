@@ -1,23 +1,23 @@
-//! Writes ClientHellos for tests, with whatever a client might offer.
+//! Writes ClientHellos with whatever a client might offer, also what no TLS library would.
 
 /// What goes into a ClientHello (RFC 8446 4.1.2). `None`, or an empty list, leaves the extension out.
-#[derive(Clone)]
-pub(super) struct Hello {
-    pub(super) legacy_version: u16,
-    pub(super) versions: Option<Vec<u16>>,
-    pub(super) suites: Vec<u16>,
-    pub(super) compressions: Vec<u8>,
-    pub(super) groups: Vec<u16>,
+#[derive(Debug, Clone)]
+pub struct Hello {
+    pub legacy_version: u16,
+    pub versions: Option<Vec<u16>>,
+    pub suites: Vec<u16>,
+    pub compressions: Vec<u8>,
+    pub groups: Vec<u16>,
     /// Groups; the keys are made up.
-    pub(super) key_shares: Vec<u16>,
-    pub(super) schemes: Option<Vec<u16>>,
-    pub(super) server_name: Option<Vec<u8>>,
-    pub(super) alpn: Vec<Vec<u8>>,
+    pub key_shares: Vec<u16>,
+    pub schemes: Option<Vec<u16>>,
+    pub server_name: Option<Vec<u8>>,
+    pub alpn: Vec<Vec<u8>>,
 }
 
 impl Hello {
     /// As a current mail server sends it: fits every certificate.
-    pub(super) fn modern() -> Self {
+    pub fn modern() -> Self {
         Self {
             legacy_version: 0x0303,
             versions: Some(vec![0x0304, 0x0303]),
@@ -32,13 +32,13 @@ impl Hello {
     }
 
     /// TLS 1.2 and nothing newer.
-    pub(super) fn of_2012(suites: &[u16]) -> Self {
+    pub fn of_2012(suites: &[u16]) -> Self {
         let modern = Self::modern();
         Self { versions: None, suites: suites.to_vec(), key_shares: Vec::new(), ..modern }
     }
 
     /// TLS 1.0 without extensions.
-    pub(super) fn of_1999() -> Self {
+    pub fn of_1999() -> Self {
         Self {
             legacy_version: 0x0301,
             versions: None,
@@ -51,12 +51,12 @@ impl Hello {
     }
 
     /// In one record.
-    pub(super) fn octets(&self) -> Vec<u8> {
+    pub fn octets(&self) -> Vec<u8> {
         self.records(1 << 14)
     }
 
     /// In records with at most `body_bytes` each.
-    pub(super) fn records(&self, body_bytes: usize) -> Vec<u8> {
+    pub fn records(&self, body_bytes: usize) -> Vec<u8> {
         let body = self.body();
         let mut message = vec![1, 0];
         message.extend(list16(&body));
@@ -99,23 +99,43 @@ impl Hello {
             add(43, list8(&pairs(versions)));
         }
         if !self.key_shares.is_empty() {
-            let share = |group: &u16| [group.to_be_bytes().to_vec(), list16(&[9; 32])].concat();
+            let share = |group: &u16| {
+                let key = vec![9; key_bytes(*group)];
+                [group.to_be_bytes().to_vec(), list16(&key)].concat()
+            };
             add(51, list16(&self.key_shares.iter().flat_map(share).collect::<Vec<_>>()));
         }
         extensions
     }
 }
 
+/// How long a client's key of this group is (RFC 8446 4.2.8.2, RFC 8422 5.4; X25519MLKEM768 is an ML-KEM key of 1,184 octets
+/// before one of x25519).
+fn key_bytes(group: u16) -> usize {
+    match group {
+        X25519MLKEM768 => 1_184 + 32,
+        SECP256R1 => 65,
+        SECP384R1 => 97,
+        _ => 32,
+    }
+}
+
+const SECP256R1: u16 = 0x0017;
+const SECP384R1: u16 = 0x0018;
+const X25519MLKEM768: u16 = 0x11ec;
+
 fn pairs(values: &[u16]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_be_bytes()).collect()
 }
 
+/// Octets behind their length; what a length of one octet cannot tell is left out.
 fn list8(octets: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(octets.len()).expect("a list of at most 255 octets");
-    [&[length], octets].concat()
+    let length = u8::try_from(octets.len()).unwrap_or(u8::MAX);
+    [&[length], octets.get(..length.into()).unwrap_or(octets)].concat()
 }
 
+/// As [`list8`], with a length of two octets.
 fn list16(octets: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(octets.len()).expect("a list of at most 65,535 octets");
-    [&length.to_be_bytes(), octets].concat()
+    let length = u16::try_from(octets.len()).unwrap_or(u16::MAX);
+    [&length.to_be_bytes(), octets.get(..length.into()).unwrap_or(octets)].concat()
 }
