@@ -277,27 +277,40 @@ impl Cutter {
 }
 
 /// What a session made of some input.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Transcript {
     pub replies: Vec<u8>,
     /// The messages that the session asked to be made durable; each was.
     pub messages: Vec<Vec<u8>>,
     pub closed: bool,
+    /// The most that the session kept of the input for itself, between two receives.
+    pub kept_octets_max: usize,
 }
+
+/// What a client can see: how much was kept depends on how the octets came.
+impl PartialEq for Transcript {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.replies, &self.messages, self.closed)
+            == (&other.replies, &other.messages, other.closed)
+    }
+}
+
+impl Eq for Transcript {}
 
 impl Transcript {
     /// Plays `pieces`, each as one receive.
     pub fn of<'p>(settings: Settings, pieces: impl IntoIterator<Item = &'p [u8]>) -> Self {
         let mut player = Player::new(Arc::new(settings));
-        let mut messages = Vec::new();
+        let (mut messages, mut kept_octets_max) = (Vec::new(), 0);
         for piece in pieces {
             player.receive(piece);
+            kept_octets_max = kept_octets_max.max(player.kept_octets());
             while let Some(asked) = player.asked.pop_front() {
                 messages.push(asked.octets);
                 player.store(QueueId(messages.len() as u64));
             }
         }
-        Self { replies: player.output, closed: player.closed, messages }
+        Self { replies: player.output, closed: player.closed, messages, kept_octets_max }
     }
 }
 

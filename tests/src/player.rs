@@ -125,6 +125,11 @@ impl Player {
         Ok(())
     }
 
+    /// Octets that the session keeps for itself.
+    pub(crate) fn kept_octets(&self) -> usize {
+        self.session.kept_octets()
+    }
+
     /// Octets come from the client.
     pub(crate) fn receive(&mut self, piece: &[u8]) {
         self.input.extend_from_slice(piece);

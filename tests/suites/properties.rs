@@ -5,6 +5,7 @@ use std::time::Duration;
 use ingress_tests::dialogue::{Transcript, set, settings};
 use ingress_user::smtp::Settings;
 use ingress_user::smtp::dialect::Dialect;
+use proptest::strategy::Strategy;
 use proptest::test_runner::TestCaseError;
 
 /// Words of a client that has lost its way. STARTTLS is not among them: whether octets came with it is what it asks.
@@ -165,5 +166,29 @@ proptest::proptest! {
         let words = start.iter().chain(&words).map(|&word| said[word % said.len()]);
         let input = words.collect::<Vec<_>>().concat();
         assert_splits_change_nothing(|| extended_settings(dialect, is_sloppy), &input, cuts)?;
+    }
+
+    /// Any octets at all, also within lines that begin well: no panic, nothing kept beyond the limit of a line, and the same
+    /// outcome however they come.
+    #[test]
+    fn any_octets_are_survived_within_the_limits(
+        pieces in proptest::collection::vec(
+            proptest::prop_oneof![
+                proptest::collection::vec(proptest::prelude::any::<u8>(), 0..700),
+                (0..WORDS.len()).prop_map(|word| WORDS[word].to_vec()),
+            ],
+            0..12,
+        ),
+    ) {
+        let settings = || Settings { errors_max: 1000, error_delay: Duration::ZERO, ..settings() };
+        let input = pieces.concat();
+        let whole = Transcript::of(settings(), [input.as_slice()]);
+        let octets = Transcript::of(settings(), input.chunks(1));
+        let as_generated = Transcript::of(settings(), pieces.iter().map(Vec::as_slice));
+        for transcript in [&whole, &octets, &as_generated] {
+            let limit = settings().command_line_bytes_max;
+            proptest::prop_assert!(transcript.kept_octets_max <= limit);
+            proptest::prop_assert_eq!(transcript, &whole);
+        }
     }
 }

@@ -333,6 +333,12 @@ impl Session {
         self.tls_busy = busy;
     }
 
+    /// Octets kept of a command line or PROXY header of which the end has not come: at most `command_line_bytes_max`, or
+    /// [`HEADER_BYTES_MAX`](super::proxy::HEADER_BYTES_MAX).
+    pub fn kept_octets(&self) -> usize {
+        self.line.len()
+    }
+
     /// Why the session ended; `None` also where the client said QUIT.
     pub fn closing(&self) -> Option<Closing> {
         self.closing
