@@ -157,6 +157,17 @@ fn a_client_that_hangs_up_after_starttls_is_offered_it_again() {
 }
 
 #[test]
+fn a_client_that_finishes_the_handshake_and_says_nothing_is_in_the_report() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    let address = daemon.smtp("starttls").to_string();
+    let mut command = openssl();
+    command.args(["s_client", "-starttls", "smtp", "-connect", &address]);
+    assert!(command.stdin(Stdio::null()).output().unwrap().status.success());
+    is_offered_after(&site, &daemon, "broke_after_finish");
+}
+
+#[test]
 fn a_client_that_got_tls_done_before_is_offered_it_after_a_failure() {
     let site = Site::new("").unwrap();
     let daemon = site.start().unwrap();

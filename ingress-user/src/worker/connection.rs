@@ -244,6 +244,8 @@ impl Connection {
         self.borrow_output(turn);
         if self.tls.as_ref().is_some_and(|tls| !tls.is_established()) {
             self.handshake_failed(Ending::TimedOut, turn);
+        } else {
+            self.note_silence_under_tls(Ending::TimedOut, turn);
         }
         let now = turn.now.monotonic;
         match self.say(turn, |session, out| session.handle_timeout(now, out)) {
@@ -437,7 +439,10 @@ impl Connection {
                 self.window.unsealed(advance.used, 0..0);
                 Some(Processed::NeedInput)
             }
-            TlsEvent::PeerClosed => Some(Processed::Close),
+            TlsEvent::PeerClosed => {
+                self.note_silence_under_tls(Ending::ClosedByClient, turn);
+                Some(Processed::Close)
+            }
         }
     }
 
@@ -486,6 +491,8 @@ impl Connection {
             self.handshake_failed(Ending::ClosedByClient, turn);
         } else if self.phase == Phase::Serving && self.session.is_in_transaction() {
             self.log_end("lost_connection", turn);
+        } else if self.phase == Phase::Serving {
+            self.note_silence_under_tls(Ending::ClosedByClient, turn);
         }
         Outcome::Closed
     }

@@ -70,6 +70,15 @@ impl Connection {
         self.report_handshake(Outcome::Failed(Failed { stage, ending, hello }), turn);
     }
 
+    /// A client that finished the handshake and then said nothing is reported as a failure too: some check the certificate
+    /// only then.
+    pub(super) fn note_silence_under_tls(&self, ending: Ending, turn: &Turn<'_>) {
+        if self.session.is_silent_under_tls() {
+            let failed = Failed { stage: Stage::Finished, ending, hello: Vec::new() };
+            self.report_handshake(Outcome::Failed(failed), turn);
+        }
+    }
+
     fn report_handshake(&self, outcome: Outcome, turn: &Turn<'_>) {
         turn.journal.report(Event::Handshake(Box::new(Handshake {
             client: self.session.client(),

@@ -313,6 +313,11 @@ impl Session {
         self.helo.as_ref().map(|helo| &*helo.name)
     }
 
+    /// Whether TLS is active and the client has not said who it is since: whatever it wanted, it was not mail.
+    pub fn is_silent_under_tls(&self) -> bool {
+        self.secure && self.helo.is_none()
+    }
+
     /// Whether TLS comes before the greeting here.
     pub fn is_tls_first(&self) -> bool {
         self.settings.tls == Tls::Implicit
