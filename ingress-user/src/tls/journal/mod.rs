@@ -28,6 +28,10 @@ use crate::worker::clock::Now;
 /// Reports that wait for the journal.
 const EVENTS_WAITING_MAX: usize = 4_096;
 
+/// How long reports gather before they are taken: a thread that is woken for each costs the workers more than the report. Far
+/// below the time in which any client comes again.
+const GATHERING: Duration = Duration::from_millis(10);
+
 /// How often withheld peers whose time is over are offered STARTTLS again, and the memory is written if it has changed.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
@@ -127,18 +131,37 @@ impl JournalHandle {
     }
 
     fn run(&self, inbox: &Receiver<Event>, file: &Path) {
+        let mut house_kept = Now::read().monotonic;
         loop {
             match inbox.recv_timeout(HOUSEKEEPING) {
-                Ok(event) => {
-                    if self.lock().take(event, unix_seconds()) {
-                        self.publish();
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => self.keep_house(file),
+                Ok(first) => self.take(first, inbox),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            let now = Now::read().monotonic;
+            if now.saturating_duration_since(house_kept) >= HOUSEKEEPING {
+                house_kept = now;
+                self.keep_house(file);
+            }
+            // Nobody sends here: a wait of a known length, in which reports gather and wake no thread.
+            let _gathered = crossbeam_channel::never::<()>().recv_timeout(GATHERING);
         }
         self.keep_house(file);
+    }
+
+    /// Takes what has gathered.
+    fn take(&self, first: Event, more: &Receiver<Event>) {
+        let now = unix_seconds();
+        let mut changed = false;
+        {
+            let mut journal = self.lock();
+            for event in std::iter::once(first).chain(more.try_iter().take(EVENTS_WAITING_MAX)) {
+                changed |= journal.take(event, now);
+            }
+        }
+        if changed {
+            self.publish();
+        }
     }
 
     fn keep_house(&self, file: &Path) {
