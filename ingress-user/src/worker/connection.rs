@@ -105,7 +105,7 @@ pub(super) struct Connection {
 }
 
 impl Handshakes {
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.in_flight >= self.max
     }
 }
@@ -143,8 +143,7 @@ impl Connection {
             interest: Interest::READABLE,
             timer: None,
         };
-        connection.consult_tls_memory(turn);
-        connection.session.note_tls_busy(turn.handshakes.is_full());
+        connection.prepare_for_tls(turn);
         match connection.session.open(turn.now.monotonic, &mut connection.output) {
             Action::StartTls => connection.start_tls(turn),
             Action::Close => {
@@ -342,8 +341,8 @@ impl Connection {
 
     fn process_plain(&mut self, turn: &mut Turn<'_>) -> Processed {
         let now = turn.now.monotonic;
-        self.session.note_tls_busy(turn.handshakes.is_full());
         let processed = loop {
+            self.prepare_for_tls(turn);
             let input = self.window.plain();
             if input.is_empty() || !self.session.wants_input() {
                 break Processed::NeedInput;
@@ -390,9 +389,7 @@ impl Connection {
         match turn.admission.enter_client(client) {
             Ok(()) => {
                 self.counted_as = Some(client);
-                let action = self.session.admit(client, now, &mut self.output);
-                self.consult_tls_memory(turn);
-                action
+                self.session.admit(client, now, &mut self.output)
             }
             Err(why) => {
                 turn.metrics.connections_refused.increment();
@@ -482,7 +479,9 @@ impl Connection {
             self.window.drop_message(turn.pool);
             return Outcome::Again;
         }
-        self.handshake_failed(Ending::WeRefused, turn);
+        if self.session.is_awaiting_tls() {
+            self.handshake_failed(Ending::WeRefused, turn);
+        }
         self.begin_close(turn)
     }
 

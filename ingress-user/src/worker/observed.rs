@@ -40,9 +40,13 @@ impl Connection {
         turn.metrics.messages_refused.add(u64::from(now.1 - messages));
     }
 
-    /// Has the session offer STARTTLS, or not where the client's handshake has failed before.
-    pub(super) fn consult_tls_memory(&mut self, turn: &Turn<'_>) {
-        self.session.withhold_starttls(turn.journal.is_withheld(self.session.client()));
+    /// Has the session know whether its client may have TLS: not where its handshake has failed before, nor while too many
+    /// others are not through. Who the client is may change with each command (XCLIENT), so it is asked before each.
+    pub(super) fn prepare_for_tls(&mut self, turn: &Turn<'_>) {
+        if self.tls.is_none() {
+            self.session.withhold_starttls(turn.journal.is_withheld(self.session.client()));
+            self.session.note_tls_busy(turn.handshakes.is_full());
+        }
     }
 
     pub(super) fn note_established(&mut self, established: Established, turn: &mut Turn<'_>) {
