@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::client::Client;
 use crate::maildir::Maildir;
 use crate::wait::wait_for;
 
@@ -37,6 +38,23 @@ tls = "implicit"
 
 [recipients]
 domains = ["*"]
+
+[delivery]
+kind = "maildir"
+path = "maildir"
+"#;
+
+/// A whole configuration that takes mail for example.net alone. It ends in `[delivery]`, which a test may go on with.
+pub const ONE_DOMAIN: &str = r#"
+hostname = "mx.test"
+state_dir = "state"
+
+[[listener]]
+address = "127.0.0.1:0"
+tls = "starttls"
+
+[recipients]
+domains = ["example.net"]
 
 [delivery]
 kind = "maildir"
@@ -155,6 +173,15 @@ impl Daemon {
     pub fn smtp(&self, tls: &str) -> SocketAddr {
         let listener = self.ready.smtp.iter().find(|(_, mode)| mode == tls);
         listener.unwrap_or_else(|| panic!("no {tls} listener in {:?}", self.ready)).0
+    }
+
+    /// Whether EHLO offers STARTTLS to 127.0.0.1.
+    pub fn offers_starttls(&self) -> bool {
+        let mut client = Client::connect(self.smtp("starttls"));
+        client.expect("220 ");
+        let extensions = client.command("EHLO client.test", "250");
+        client.quit();
+        extensions.contains("STARTTLS")
     }
 
     /// The first LMTP listener.

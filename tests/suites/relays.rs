@@ -1,6 +1,6 @@
 //! Postfix and Exim, from which much of the world's mail comes, relaying to the real binary.
 
-use ingress_tests::daemon::{Daemon, Site};
+use ingress_tests::daemon::{Daemon, ONE_DOMAIN, Site};
 use ingress_tests::exim::Exim;
 use ingress_tests::maildir::text_of;
 use ingress_tests::postfix::Postfix;
@@ -19,20 +19,6 @@ const EXIM: &str = "Received: from root by relay.test with local (Exim ";
 
 /// What Postfix logs for each recipient of a message that was taken.
 const SENT: &str = "status=sent (250 2.0.0 Ok: queued as ";
-
-/// Takes mail for one domain only.
-const OWN_DOMAIN: &str = r#"
-hostname = "mx.test"
-state_dir = "state"
-[[listener]]
-address = "127.0.0.1:0"
-tls = "starttls"
-[recipients]
-domains = ["example.net"]
-[delivery]
-kind = "maildir"
-path = "maildir"
-"#;
 
 #[test]
 fn postfix_in_clear() {
@@ -62,7 +48,7 @@ fn a_message_from_postfix_keeps_all_its_recipients() {
 
 #[test]
 fn postfix_returns_what_is_refused_and_delivers_to_the_others() {
-    let site = Site::with_config(OWN_DOMAIN).unwrap();
+    let site = Site::with_config(ONE_DOMAIN).unwrap();
     let daemon = site.start().unwrap();
     let mut postfix = Postfix::start(daemon.smtp("starttls"), &[]);
     let text = [HEAD, "text\r\n"].concat();
@@ -78,7 +64,7 @@ fn postfix_returns_what_is_refused_and_delivers_to_the_others() {
 
 #[test]
 fn postfix_passes_dsn_parameters_on_where_the_target_keeps_them() {
-    let site = Site::with_config(&format!("{OWN_DOMAIN}extensions = [\"dsn\"]\n")).unwrap();
+    let site = Site::with_config(&format!("{ONE_DOMAIN}extensions = [\"dsn\"]\n")).unwrap();
     let daemon = site.start().unwrap();
     let mut postfix = Postfix::start(daemon.smtp("starttls"), &[]);
     let flags = ["-N", "success,delay", "-V", "id+1", "-R", "hdrs"];
@@ -94,7 +80,7 @@ fn postfix_passes_dsn_parameters_on_where_the_target_keeps_them() {
 
 #[test]
 fn postfix_answers_for_success_itself_where_the_target_keeps_no_dsn() {
-    let site = Site::with_config(OWN_DOMAIN).unwrap();
+    let site = Site::with_config(ONE_DOMAIN).unwrap();
     let daemon = site.start().unwrap();
     let mut postfix = Postfix::start(daemon.smtp("starttls"), &[]);
     let text = [HEAD, "text\r\n"].concat();
@@ -108,7 +94,7 @@ fn postfix_answers_for_success_itself_where_the_target_keeps_no_dsn() {
 
 #[test]
 fn postfix_sends_utf8_addresses() {
-    let site = Site::with_config(OWN_DOMAIN).unwrap();
+    let site = Site::with_config(ONE_DOMAIN).unwrap();
     let daemon = site.start().unwrap();
     let mut postfix = Postfix::start(daemon.smtp("starttls"), &["smtputf8_enable = yes"]);
     let text = "From: <j\u{fc}rgen@example.org>\r\nSubject: gr\u{fc}\u{df}e\r\n\r\ntext\r\n";

@@ -8,48 +8,31 @@ use std::time::Duration;
 
 use ingress_tests::bin;
 use ingress_tests::client::Client;
-use ingress_tests::daemon::Site;
+use ingress_tests::daemon::{ONE_DOMAIN, Site};
 use ingress_tests::programs::{openssl, succeed};
 use ingress_tests::wait::wait_for;
-
-/// Sections for a site of its own, in which each test spoils one thing.
-const CONFIG: &str = r#"
-hostname = "mx.test"
-state_dir = "state"
-
-[[listener]]
-address = "127.0.0.1:0"
-tls = "starttls"
-
-[recipients]
-domains = ["example.net"]
-
-[delivery]
-kind = "maildir"
-path = "maildir"
-"#;
 
 #[test]
 fn a_port_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let site = Site::with_config(&CONFIG.replace("127.0.0.1:0", &address)).unwrap();
+    let site = Site::with_config(&ONE_DOMAIN.replace("127.0.0.1:0", &address)).unwrap();
     refused(&site, &format!("cannot listen on {address}"), "in use");
 }
 
 #[test]
 fn a_second_daemon_on_the_same_port_is_refused() {
-    let first = Site::with_config(CONFIG).unwrap();
+    let first = Site::with_config(ONE_DOMAIN).unwrap();
     let daemon = first.start().unwrap();
     let address = daemon.smtp("starttls").to_string();
-    let second = Site::with_config(&CONFIG.replace("127.0.0.1:0", &address)).unwrap();
+    let second = Site::with_config(&ONE_DOMAIN.replace("127.0.0.1:0", &address)).unwrap();
     refused(&second, &format!("cannot listen on {address}"), "in use");
     assert!(daemon.stop().unwrap().status.success());
 }
 
 #[test]
 fn an_address_that_is_not_on_this_host_is_named() {
-    let site = Site::with_config(&CONFIG.replace("127.0.0.1:0", "192.0.2.1:0")).unwrap();
+    let site = Site::with_config(&ONE_DOMAIN.replace("127.0.0.1:0", "192.0.2.1:0")).unwrap();
     refused(&site, "192.0.2.1", "not on this host");
 }
 
@@ -74,27 +57,27 @@ fn certificate_and_key_that_belong_together_are_taken() {
 #[test]
 fn a_state_dir_that_cannot_be_made_is_named() {
     // Not by permissions, which mean nothing to root: a file is in the way.
-    let site = Site::with_config(&CONFIG.replace("\"state\"", "\"file/state\"")).unwrap();
+    let site = Site::with_config(&ONE_DOMAIN.replace("\"state\"", "\"file/state\"")).unwrap();
     fs::write(site.folder().join("file"), "in the way").unwrap();
     refused(&site, "file/state", "Not a directory");
 }
 
 #[test]
 fn a_state_dir_that_takes_no_files_is_named() {
-    let site = Site::with_config(&CONFIG.replace("\"state\"", "\"/proc/self\"")).unwrap();
+    let site = Site::with_config(&ONE_DOMAIN.replace("\"state\"", "\"/proc/self\"")).unwrap();
     refused(&site, "/proc/self", "");
 }
 
 #[test]
 fn a_maildir_that_cannot_be_made_is_named() {
-    let site = Site::with_config(CONFIG).unwrap();
+    let site = Site::with_config(ONE_DOMAIN).unwrap();
     fs::write(site.folder().join("maildir"), "in the way").unwrap();
     refused(&site, "maildir", "Not a directory");
 }
 
 #[test]
 fn a_second_daemon_on_the_same_control_socket_is_refused() {
-    let site = Site::with_config(CONFIG).unwrap();
+    let site = Site::with_config(ONE_DOMAIN).unwrap();
     let daemon = site.start().unwrap();
     let socket = site.folder().join("state/control.sock");
     refused(&site, &socket.display().to_string(), "another daemon answers there");
@@ -106,10 +89,10 @@ fn a_second_daemon_on_the_same_control_socket_is_refused() {
 
 #[test]
 fn a_second_daemon_on_the_same_spool_is_refused() {
-    let site = Site::with_config(CONFIG).unwrap();
+    let site = Site::with_config(ONE_DOMAIN).unwrap();
     let daemon = site.start().unwrap();
     let state = site.folder().join("state");
-    let config = CONFIG.replace("\"state\"", &format!("\"{}\"", state.display()));
+    let config = ONE_DOMAIN.replace("\"state\"", &format!("\"{}\"", state.display()));
     let second = Site::with_config(&format!("{config}\n[control]\nsocket = \"other.sock\"\n"));
     let second = second.unwrap();
     refused(&second, &state.join("spool").display().to_string(), "another daemon");
@@ -122,7 +105,7 @@ fn a_second_daemon_on_the_same_spool_is_refused() {
 
 #[test]
 fn a_file_in_place_of_the_control_socket_is_kept() {
-    let site = Site::with_config(&format!("{CONFIG}\n[control]\nsocket = \"file\"\n")).unwrap();
+    let site = Site::with_config(&format!("{ONE_DOMAIN}\n[control]\nsocket = \"file\"\n")).unwrap();
     fs::write(site.folder().join("file"), "precious").unwrap();
     refused(&site, "/file", "not a socket");
     assert_eq!(fs::read(site.folder().join("file")).unwrap(), b"precious");
@@ -131,7 +114,7 @@ fn a_file_in_place_of_the_control_socket_is_kept() {
 #[test]
 fn an_interface_that_does_not_exist_is_named() {
     let xdp = "[xdp]\ninterfaces = [\"nosuch0\"]\nmode = \"native\"\n";
-    let site = Site::with_config(&format!("{CONFIG}\n{xdp}")).unwrap();
+    let site = Site::with_config(&format!("{ONE_DOMAIN}\n{xdp}")).unwrap();
     let line = error_line(&site);
     if line.contains("built without") {
         // The line itself is right: native means XDP or nothing. Whether the interface is there, such a binary cannot tell.
@@ -142,7 +125,7 @@ fn an_interface_that_does_not_exist_is_named() {
 
 #[test]
 fn an_open_transaction_completes_before_a_stop() {
-    let site = Site::with_config(CONFIG).unwrap();
+    let site = Site::with_config(ONE_DOMAIN).unwrap();
     let daemon = site.start().unwrap();
     let address = daemon.smtp("starttls");
     let (mut before_data, mut in_data) = (Client::hello(address), Client::hello(address));
@@ -177,7 +160,7 @@ fn an_open_transaction_completes_before_a_stop() {
 /// A client that is left waiting by a host about to go would better have tried the next one.
 #[test]
 fn new_clients_are_refused_while_the_daemon_drains() {
-    let site = Site::with_config(CONFIG).unwrap();
+    let site = Site::with_config(ONE_DOMAIN).unwrap();
     let daemon = site.start().unwrap();
     let address = daemon.smtp("starttls");
     let (mut open, mut idle) = (Client::hello(address), Client::hello(address));
@@ -192,13 +175,13 @@ fn new_clients_are_refused_while_the_daemon_drains() {
 
 #[test]
 fn a_stop_removes_the_control_socket_and_frees_the_ports() {
-    let site = Site::with_config(CONFIG).unwrap();
+    let site = Site::with_config(ONE_DOMAIN).unwrap();
     let daemon = site.start().unwrap();
     let address = daemon.smtp("starttls").to_string();
     Client::hello(daemon.smtp("starttls")).quit();
     assert!(daemon.stop().unwrap().status.success());
     assert!(!site.folder().join("state/control.sock").exists());
-    let next = Site::with_config(&CONFIG.replace("127.0.0.1:0", &address)).unwrap();
+    let next = Site::with_config(&ONE_DOMAIN.replace("127.0.0.1:0", &address)).unwrap();
     assert_eq!(next.start().unwrap().smtp("starttls").to_string(), address);
 }
 
@@ -228,7 +211,7 @@ fn error_line(site: &Site) -> String {
 /// A site with the certificates `one` and `two` in its folder, of which it uses these files.
 fn with_certificates(chain: &str, key: &str) -> Site {
     let tls = format!("[tls]\ncertificates = [ {{ chain = \"{chain}\", key = \"{key}\" }} ]\n");
-    let site = Site::with_config(&format!("{CONFIG}\n{tls}")).unwrap();
+    let site = Site::with_config(&format!("{ONE_DOMAIN}\n{tls}")).unwrap();
     for name in ["one", "two"] {
         make_certificate(&site.folder().join(name));
     }

@@ -73,14 +73,6 @@ fn withheld(site: &Site) -> usize {
     json(site, &["tls", "report"])["withheld"].as_array().unwrap().len()
 }
 
-fn is_offered_starttls(daemon: &Daemon) -> bool {
-    let mut client = Client::connect(daemon.smtp("starttls"));
-    client.expect("220 ");
-    let extensions = client.command("EHLO client.test", "250");
-    client.quit();
-    extensions.contains("STARTTLS")
-}
-
 /// The verdict on a client whose failure is a matter of negotiation; its retry comes in clear, and its mail arrives.
 fn comes_in_clear_after(arguments: &[&str], verdict: &str) {
     let site = Site::new("").unwrap();
@@ -89,7 +81,7 @@ fn comes_in_clear_after(arguments: &[&str], verdict: &str) {
     let failure = failure(&site);
     assert_eq!(failure["verdict"], verdict, "{failure:#}");
     assert!(!failure["suites"].as_array().unwrap().is_empty(), "{failure:#}");
-    wait_for("clear retry", REPORT_TIMEOUT, || !is_offered_starttls(&daemon));
+    wait_for("clear retry", REPORT_TIMEOUT, || !daemon.offers_starttls());
     let mut client = Client::hello(daemon.smtp("starttls"));
     client.command("STARTTLS", "454 4.7.0");
     client.message(b"text\r\n");
@@ -106,7 +98,7 @@ fn is_offered_after(site: &Site, daemon: &Daemon, verdict: &str) {
     let failure = failure(site);
     assert_eq!(failure["verdict"], verdict, "{failure:#}");
     assert_eq!(withheld(site), 0);
-    assert!(is_offered_starttls(daemon));
+    assert!(daemon.offers_starttls());
 }
 
 #[test]
@@ -189,11 +181,11 @@ fn the_operator_sees_and_overrides_the_memory_and_it_outlives_a_restart() {
     let site = Site::new("").unwrap();
     let daemon = site.start().unwrap();
     fail(&daemon, &[["-tls1"].as_slice(), &OLD].concat());
-    wait_for("clear retry", REPORT_TIMEOUT, || !is_offered_starttls(&daemon));
+    wait_for("clear retry", REPORT_TIMEOUT, || !daemon.offers_starttls());
     assert!(daemon.stop().unwrap().status.success());
 
     let daemon = site.start().unwrap();
-    assert!(!is_offered_starttls(&daemon), "forgotten by a restart");
+    assert!(!daemon.offers_starttls(), "forgotten by a restart");
     let list = site.command_after("tls", &["memory", "list"]).unwrap();
     let list = String::from_utf8(list.stdout).unwrap();
     assert!(list.starts_with("127.0.0.1/32") && list.contains("not offered STARTTLS"), "{list}");
@@ -202,12 +194,29 @@ fn the_operator_sees_and_overrides_the_memory_and_it_outlives_a_restart() {
         assert!(output.status.success(), "{output:?}");
     };
     change(&["pin", "127.0.0.1", "offer"]);
-    assert!(is_offered_starttls(&daemon));
+    assert!(daemon.offers_starttls());
     change(&["pin", "127.0.0.1", "none"]);
-    assert!(!is_offered_starttls(&daemon));
+    assert!(!daemon.offers_starttls());
     change(&["forget", "127.0.0.0/8"]);
-    assert!(is_offered_starttls(&daemon));
+    assert!(daemon.offers_starttls());
     assert_eq!(json(&site, &["tls", "memory", "list"]), Value::Array(Vec::new()));
+}
+
+#[test]
+fn starttls_is_kept_from_the_client_that_xclient_names_and_not_from_who_names_it() {
+    let site = Site::new("[networks]\nxclient = [\"127.0.0.1\"]\n").unwrap();
+    let daemon = site.start().unwrap();
+    let pin = site.command_after("tls", &["memory", "pin", "192.0.2.9", "withhold"]).unwrap();
+    assert!(pin.status.success(), "{pin:?}");
+    assert!(daemon.offers_starttls());
+    let mut client = Client::connect(daemon.smtp("starttls"));
+    client.expect("220 ");
+    // In one segment: the name counts from the next command on.
+    client.send("XCLIENT ADDR=192.0.2.9\r\nEHLO client.test\r\n");
+    client.expect("220 ");
+    let extensions = client.expect("250");
+    assert!(!extensions.contains("STARTTLS"), "{extensions}");
+    client.quit();
 }
 
 #[test]

@@ -2,8 +2,7 @@
 
 use std::process::Output;
 
-use ingress_tests::client::Client;
-use ingress_tests::daemon::{Daemon, Site};
+use ingress_tests::daemon::Site;
 use serde_json::Value;
 
 /// `ingress tls test` with these arguments besides the file.
@@ -38,14 +37,6 @@ fn row<'r>(listener: &'r Value, profile: &str) -> (&'r str, Option<&'r str>, &'r
 fn peers(site: &Site) -> Vec<Value> {
     let output = site.command_after("tls", &["memory", "list", "--json"]).unwrap();
     serde_json::from_slice(&output.stdout).unwrap()
-}
-
-fn is_offered_starttls(daemon: &Daemon) -> bool {
-    let mut client = Client::connect(daemon.smtp("starttls"));
-    client.expect("220 ");
-    let extensions = client.command("EHLO client.test", "250");
-    client.quit();
-    extensions.contains("STARTTLS")
 }
 
 /// The outcome, verdict and a phrase for each profile.
@@ -107,10 +98,10 @@ fn the_memory_of_peers_is_as_before() {
     let report = json(&site, &[]);
     assert_eq!(report["memory"], "127.0.0.1/32 is forgotten again");
     assert!(peers(&site).is_empty(), "{:?}", peers(&site));
-    assert!(is_offered_starttls(&daemon));
+    assert!(daemon.offers_starttls());
     // Not only the first time.
     assert_eq!(row(listener(&json(&site, &[]), "starttls"), "modern").0, "works");
-    assert!(is_offered_starttls(&daemon));
+    assert!(daemon.offers_starttls());
 }
 
 #[test]
@@ -119,9 +110,9 @@ fn the_operators_word_about_the_own_address_outlives_the_test() {
     let daemon = site.start().unwrap();
     let pin = ["memory", "pin", "127.0.0.1", "withhold"];
     assert!(site.command_after("tls", &pin).unwrap().status.success());
-    assert!(!is_offered_starttls(&daemon));
+    assert!(!daemon.offers_starttls());
     assert_eq!(row(listener(&json(&site, &[]), "starttls"), "modern").0, "works");
-    assert!(!is_offered_starttls(&daemon), "the pin is gone");
+    assert!(!daemon.offers_starttls(), "the pin is gone");
     assert_eq!(peers(&site)[0]["pin"], "withhold");
 }
 
