@@ -1,6 +1,7 @@
 //! The running daemon: every part started in the order in which each needs the others, and stopped in reverse.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::DirBuilder;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
@@ -21,13 +22,14 @@ use crate::delivery::{self, DeliveryHandle};
 use crate::metrics::Metrics;
 use crate::policy::RecipientDomains;
 use crate::smtp::Settings;
+use crate::smtp::dialect::Dialect;
 use crate::smtp::session::Tls;
 use crate::spool::{QueueId, Spool, SpoolHandle, SpoolThread};
 use crate::tls::journal::{self, JournalHandle, JournalThread, OwnSource, Reporter};
 use crate::tls::reload::{self, Certificates};
 use crate::tls::verdict::Own;
 use crate::worker::clock::Now;
-use crate::worker::tls::TlsContext;
+use crate::worker::tls::{TlsContext, TlsService};
 use crate::worker::watch::WatchList;
 use crate::worker::{
     Admission, CompletionPost, Listening, MailboxSender, PreparedWorker, WorkerParts, listener,
@@ -70,6 +72,11 @@ impl Group {
     fn status(&self) -> ListenerStatus {
         let ListenerConfig { tls, dialect, .. } = self.config;
         ListenerStatus { address: self.address, protocol: dialect, tls }
+    }
+
+    /// What clients take it for: the same port and protocol on another address is the same service to them.
+    fn service(&self) -> (u16, Dialect, TlsMode) {
+        (self.address.port(), self.config.dialect, self.config.tls)
     }
 }
 
@@ -189,10 +196,16 @@ impl WorkerSeed {
             config.limits.connections_per_client_max,
         ));
         let mut listening: Vec<Vec<Listening>> = prepared.iter().map(|_| Vec::new()).collect();
+        let mut services: BTreeMap<_, TlsService> = BTreeMap::new();
         for group in groups {
             let settings = Arc::new(session_settings(&config, &group.config));
+            let service = match services.entry(group.service()) {
+                Entry::Occupied(known) => known.get().clone(),
+                Entry::Vacant(new) => new.insert(tls.service()?).clone(),
+            };
             for (sockets, socket) in listening.iter_mut().zip(group.sockets) {
-                sockets.push(Listening { socket, settings: Arc::clone(&settings) });
+                let (settings, service) = (Arc::clone(&settings), service.clone());
+                sockets.push(Listening { socket, settings, service });
             }
         }
         prepared
@@ -206,7 +219,6 @@ impl WorkerSeed {
                         hostname: config.hostname.as_str().into(),
                         listeners,
                         spool: spool.clone(),
-                        tls: tls.clone(),
                         admission: Arc::clone(&admission),
                         watches: watches.clone(),
                         journal: journal.clone(),

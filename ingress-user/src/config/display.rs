@@ -83,6 +83,7 @@ impl From<&ClientNetworks> for file::Networks {
             xclient: list(&networks.xclient),
             normalize: list(&networks.normalize),
             undelayed: list(&networks.undelayed),
+            without_tickets: list(&networks.without_tickets),
         }
     }
 }

@@ -88,6 +88,8 @@ pub(super) struct Networks {
     pub(super) normalize: Vec<String>,
     #[serde(default)]
     pub(super) undelayed: Vec<String>,
+    #[serde(default)]
+    pub(super) without_tickets: Vec<String>,
 }
 
 /// Meaning, unit and default of each: [`config::Limits`](super::Limits).

@@ -55,7 +55,7 @@ pub struct ListenerConfig {
 }
 
 /// When a listener speaks TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsMode {
     /// Never; STARTTLS is not announced.

@@ -347,18 +347,22 @@ proxy_protocol = ["192.0.2.1"]
 xclient = ["2001:db8::/32"]
 normalize = ["192.0.2.2/32", "198.51.100.0/24"]
 undelayed = ["::ffff:203.0.113.0/120"]
+without_tickets = ["198.18.0.0/15"]
 "#;
     let networks = parse(&format!("{MINIMAL}{lists}")).unwrap().networks;
     let of = |address: &str| {
         let address = address.parse().unwrap();
-        let ClientNetworks { proxy_protocol, xclient, normalize, undelayed } = &networks;
-        [proxy_protocol, xclient, normalize, undelayed].map(|list| list.contains(address))
+        let ClientNetworks { proxy_protocol, xclient, normalize, undelayed, without_tickets } =
+            &networks;
+        [proxy_protocol, xclient, normalize, undelayed, without_tickets]
+            .map(|list| list.contains(address))
     };
-    assert_eq!(of("192.0.2.1"), [true, false, false, false]);
-    assert_eq!(of("2001:db8:5::1"), [false, true, false, false]);
-    assert_eq!(of("198.51.100.255"), [false, false, true, false]);
-    assert_eq!(of("203.0.113.9"), [false, false, false, true]);
-    assert_eq!(of("192.0.2.3"), [false; 4]);
+    assert_eq!(of("192.0.2.1"), [true, false, false, false, false]);
+    assert_eq!(of("2001:db8:5::1"), [false, true, false, false, false]);
+    assert_eq!(of("198.51.100.255"), [false, false, true, false, false]);
+    assert_eq!(of("203.0.113.9"), [false, false, false, true, false]);
+    assert_eq!(of("198.19.255.255"), [false, false, false, false, true]);
+    assert_eq!(of("192.0.2.3"), [false; 5]);
 }
 
 #[test]

@@ -61,6 +61,8 @@ impl Collector for Scrape {
         }
         let closed = source.metrics.sessions_closed();
         family(encoder, names::SESSIONS_CLOSED, "reason", closed.map(|(why, n)| (why.label(), n)))?;
+        let broken = source.metrics.tls_breaks().map(|(kind, n)| (kind.label(), n));
+        family(encoder, names::TLS_BREAKS, "reason", broken)?;
         let tls = (source.tls)();
         let verdicts = tls.verdicts.iter().map(|(verdict, count)| (*verdict, *count));
         family(encoder, names::TLS_FAILURES, "verdict", verdicts)?;
@@ -114,6 +116,7 @@ fn worker_values(worker: &WorkerMetrics) -> [(Description, u64); 12] {
         sessions_closed: _,
         tls_handshakes_completed,
         tls_handshakes_failed,
+        tls_breaks: _,
         buffers_lent,
     } = worker;
     [

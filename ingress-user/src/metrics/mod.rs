@@ -5,6 +5,7 @@ pub mod names;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::smtp::reply::Closing;
+use crate::worker::tls::TlsBreak;
 
 /// A count that only grows.
 #[derive(Debug, Default)]
@@ -73,6 +74,16 @@ impl Metrics {
             (why, self.workers.iter().map(of_worker).sum())
         })
     }
+
+    /// Connections whose TLS broke after the handshake, by what broke it, of all workers together.
+    pub fn tls_breaks(&self) -> impl Iterator<Item = (TlsBreak, u64)> + '_ {
+        TlsBreak::ALL.into_iter().map(|kind| {
+            let of_worker = |worker: &WorkerMetrics| {
+                worker.tls_breaks.get(kind as usize).map_or(0, Counter::value)
+            };
+            (kind, self.workers.iter().map(of_worker).sum())
+        })
+    }
 }
 
 /// Counters of one worker. Aligned so that two workers never share a cache line.
@@ -96,12 +107,20 @@ pub struct WorkerMetrics {
     pub sessions_closed: [Counter; Closing::ALL.len()],
     pub tls_handshakes_completed: Counter,
     pub tls_handshakes_failed: Counter,
+    /// Connections whose TLS broke after the handshake, in the order of [`TlsBreak::ALL`].
+    pub tls_breaks: [Counter; TlsBreak::ALL.len()],
     pub buffers_lent: Gauge,
 }
 
 impl WorkerMetrics {
     fn new(cpu: usize) -> Self {
         Self { cpu, ..Self::default() }
+    }
+
+    pub fn count_tls_break(&self, kind: TlsBreak) {
+        if let Some(counter) = self.tls_breaks.get(kind as usize) {
+            counter.increment();
+        }
     }
 
     pub fn count_closing(&self, why: Closing) {

@@ -43,6 +43,10 @@ pub const TLS_HANDSHAKES_COMPLETED: Description =
     of("ingress_tls_handshakes_completed_total", "TLS handshakes that succeeded.");
 pub const TLS_HANDSHAKES_FAILED: Description =
     of("ingress_tls_handshakes_failed_total", "TLS handshakes that did not succeed.");
+pub const TLS_BREAKS: Description = of(
+    "ingress_tls_connections_broken_total",
+    "Connections whose TLS broke after the handshake, by what broke it.",
+);
 pub const TLS_FAILURES: Description =
     of("ingress_tls_failures_total", "Failed TLS handshakes, by the verdict on them.");
 pub const TLS_PEERS_WITHHELD: Description =
@@ -89,7 +93,7 @@ pub const XDP_QUEUE_PACKETS: Description =
     of("ingress_xdp_queue_packets_total", "Packets seen by the XDP program, by RX queue.");
 
 /// All of the above, in the order of the table in README.md.
-pub const ALL: [Description; 31] = [
+pub const ALL: [Description; 32] = [
     BUILD_INFO,
     UPTIME,
     STEERING_TIER,
@@ -106,6 +110,7 @@ pub const ALL: [Description; 31] = [
     TLS_HANDSHAKES_FAILED,
     BUFFERS_LENT,
     SESSIONS_CLOSED,
+    TLS_BREAKS,
     TLS_FAILURES,
     TLS_PEERS_WITHHELD,
     TLS_STRIPPED,

@@ -13,6 +13,8 @@ pub struct ClientNetworks {
     pub normalize: Networks,
     /// Health checks and trusted hosts: no greet delay, no delayed error replies.
     pub undelayed: Networks,
+    /// TLS stacks that abort on session tickets: none are given, none are taken.
+    pub without_tickets: Networks,
 }
 
 /// A list of networks of both families.

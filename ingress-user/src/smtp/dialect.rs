@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// SMTP, or its sibling without a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
     /// RFC 5321: one reply to a message, whatever its number of recipients.

@@ -73,7 +73,13 @@ impl Worker {
         let session = Session::new(Arc::clone(settings), peer, now.monotonic);
         metrics.connections_open.add(1);
         let mut turn = self.shared.turn(now);
-        let connection = Connection::new(socket, client, session, &mut turn);
+        let connection = Connection::new(
+            socket,
+            u16::try_from(number).unwrap_or(u16::MAX),
+            client,
+            session,
+            &mut turn,
+        );
         let generation = self.next_generation;
         self.next_generation = self.next_generation.checked_add(1).unwrap_or(1);
         let index = self.connections.insert(Entry { generation, connection, queued: false });

@@ -13,7 +13,7 @@ use super::clock::Now;
 use super::closing::Phase;
 use super::error_log::ErrorLog;
 use super::timers::Tick;
-use super::tls::{TlsContext, TlsEvent, TlsStream};
+use super::tls::{TlsEvent, TlsService, TlsStream};
 use super::watch::WatchList;
 use super::window::{Framing, Space, Window};
 use crate::metrics::WorkerMetrics;
@@ -35,7 +35,7 @@ pub(super) struct Turn<'w> {
     pub(super) now: Now,
     pub(super) pool: &'w mut BufferPool,
     pub(super) scratch: &'w mut Scratch,
-    pub(super) tls: &'w TlsContext,
+    pub(super) services: &'w [TlsService],
     pub(super) admission: &'w Admission,
     pub(super) watches: &'w WatchList,
     pub(super) errors: &'w mut ErrorLog,
@@ -80,6 +80,8 @@ pub(super) struct Connection {
     /// Whose place the connection takes; `None` where a balancer has not said it.
     counted_as: Option<IpAddr>,
     pub(super) session: Session,
+    /// The listener it came in by.
+    listener: u16,
     /// Boxed: most connections never have one.
     pub(super) tls: Option<Box<TlsStream>>,
     pub(super) window: Window,
@@ -122,6 +124,7 @@ impl Connection {
     /// Greets, or waits for what comes first. `client` is counted already.
     pub(super) fn new(
         socket: TcpStream,
+        listener: u16,
         client: Option<IpAddr>,
         session: Session,
         turn: &mut Turn<'_>,
@@ -130,6 +133,7 @@ impl Connection {
             socket,
             counted_as: client,
             session,
+            listener,
             tls: None,
             window: Window::default(),
             output: std::mem::take(&mut turn.scratch.output),
@@ -400,9 +404,10 @@ impl Connection {
 
     /// What has been received and not used is TLS, and so is all that comes.
     fn start_tls(&mut self, turn: &mut Turn<'_>) {
+        let Some(service) = turn.services.get(usize::from(self.listener)) else { return };
         turn.handshakes.in_flight += 1;
         self.in_handshake = true;
-        self.tls = Some(Box::new(TlsStream::accept()));
+        self.tls = Some(Box::new(TlsStream::accept(service, self.session.takes_tickets())));
         self.window.seal();
     }
 
@@ -413,7 +418,7 @@ impl Connection {
             return Some(Processed::NeedInput);
         }
         let tls = self.tls.as_mut()?;
-        let advance = match tls.advance(self.window.sealed_mut(), turn.tls, &mut self.output) {
+        let advance = match tls.advance(self.window.sealed_mut(), &mut self.output) {
             Ok(advance) => advance,
             Err(failure) => {
                 self.tls_broke(&failure, turn);

@@ -11,6 +11,8 @@ mod closing;
 mod commit;
 mod connection;
 mod error_log;
+#[cfg(test)]
+mod in_place;
 pub mod listener;
 mod mailbox;
 mod observed;

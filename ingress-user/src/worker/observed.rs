@@ -59,10 +59,11 @@ impl Connection {
     /// TLS ended in an error, during the handshake or after it.
     pub(super) fn tls_broke(&mut self, failure: &TlsFailure, turn: &mut Turn<'_>) {
         if self.session.is_awaiting_tls() {
-            self.handshake_failed(failure.ending(), turn);
-        } else {
-            tracing::info!(client = %self.session.client(), reason = %failure, "TLS connection broke");
+            return self.handshake_failed(failure.ending(), turn);
         }
+        turn.metrics.count_tls_break(failure.kind());
+        let reason = format!("tls_{}: {failure}", failure.kind().label());
+        self.log_end(&reason, turn);
     }
 
     pub(super) fn handshake_failed(&mut self, ending: Ending, turn: &mut Turn<'_>) {

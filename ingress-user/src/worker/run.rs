@@ -18,7 +18,7 @@ use super::connection::{Connection, Handshakes, Outcome, Scratch, Turn};
 use super::error_log::ErrorLog;
 use super::mailbox::{Letter, Mailbox, MailboxSender};
 use super::timers::TimerWheel;
-use super::tls::TlsContext;
+use super::tls::TlsService;
 use super::watch::WatchList;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::smtp::Settings;
@@ -38,6 +38,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Listening {
     pub socket: std::net::TcpListener,
     pub settings: Arc<Settings>,
+    pub service: TlsService,
 }
 
 /// What a worker is made of.
@@ -48,7 +49,6 @@ pub struct WorkerParts {
     pub hostname: Box<str>,
     pub listeners: Vec<Listening>,
     pub spool: SpoolHandle,
-    pub tls: TlsContext,
     pub admission: Arc<Admission>,
     pub watches: WatchList,
     pub journal: Reporter,
@@ -136,7 +136,8 @@ pub(super) struct Shared {
     pub(super) index: usize,
     pub(super) pool: BufferPool,
     pub(super) scratch: Scratch,
-    pub(super) tls: TlsContext,
+    /// Of each listener, by its number.
+    pub(super) services: Vec<TlsService>,
     pub(super) admission: Arc<Admission>,
     pub(super) watches: WatchList,
     pub(super) errors: ErrorLog,
@@ -151,7 +152,7 @@ impl Shared {
             now,
             pool: &mut self.pool,
             scratch: &mut self.scratch,
-            tls: &self.tls,
+            services: &self.services,
             admission: &self.admission,
             watches: &self.watches,
             errors: &mut self.errors,
@@ -165,10 +166,12 @@ impl Shared {
 impl Worker {
     fn new(prepared: PreparedWorker, parts: WorkerParts) -> io::Result<Self> {
         let mut listeners = Vec::with_capacity(parts.listeners.len());
+        let mut services = Vec::with_capacity(parts.listeners.len());
         for (number, listening) in parts.listeners.into_iter().enumerate() {
             let mut socket = TcpListener::from_std(listening.socket);
             prepared.poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
             listeners.push(Listener { socket, settings: listening.settings, acceptable: true });
+            services.push(listening.service);
         }
         let now = Now::read().monotonic;
         Ok(Self {
@@ -186,7 +189,7 @@ impl Worker {
                 index: parts.index,
                 pool: BufferPool::new(parts.buffers_max),
                 scratch: Scratch::default(),
-                tls: parts.tls,
+                services,
                 admission: parts.admission,
                 watches: parts.watches,
                 errors: ErrorLog::default(),

@@ -14,8 +14,12 @@ use super::tls::{RECORD_BYTES_MAX, record_end};
 /// Free space below which a buffer counts as full in clear: a receive into less is not worth its system call.
 const RECEIVE_BYTES_MIN: usize = 4096;
 
-/// Pieces of a message up to this size are moved up to the piece before them. A message in chunks or TLS records of an octet each
-/// would else take a buffer's space for their framing, and as much memory again for the list of pieces.
+/// Behind so many pieces of a buffer, small ones are moved up to the piece before them: a message in chunks or TLS records of an
+/// octet each would else take a buffer's space for their framing, and as much memory again for the list of pieces. A message of
+/// records or chunks that are worth their framing is never moved.
+const UNMOVED_PIECES_MAX: usize = 4;
+
+/// Pieces up to this size are small.
 const MOVED_PIECE_BYTES_MAX: usize = 256;
 
 /// How received octets are framed, which decides how far a buffer is filled.
@@ -43,7 +47,7 @@ pub(super) struct Window {
     buffer: Option<Buffer>,
     plain: Range<usize>,
     sealed: Range<usize>,
-    pieces: SmallVec<[Range<u32>; 4]>,
+    pieces: SmallVec<[Range<u32>; UNMOVED_PIECES_MAX]>,
     /// Buffers of the message that are full.
     chunks: Vec<Chunk>,
 }
@@ -87,9 +91,10 @@ impl Window {
             return;
         }
         let piece = start as u32..self.plain.start as u32;
+        let is_crowded = self.pieces.len() >= UNMOVED_PIECES_MAX;
         match (self.pieces.last_mut(), &mut self.buffer) {
             (Some(last), _) if last.end == piece.start => last.end = piece.end,
-            (Some(last), Some(buffer)) if count <= MOVED_PIECE_BYTES_MAX => {
+            (Some(last), Some(buffer)) if is_crowded && count <= MOVED_PIECE_BYTES_MAX => {
                 let target = last.end as usize;
                 buffer.bytes_mut().copy_within(start..start + count, target);
                 last.end += count as u32;
@@ -319,7 +324,7 @@ mod tests {
                 window.consume(8);
                 window.keep(1);
             }
-            assert!(window.pieces.len() == 1, "round {round}");
+            assert!(window.pieces.len() <= UNMOVED_PIECES_MAX, "round {round}");
         }
         assert_eq!(pool.lent(), 1);
         assert_eq!(message(&window.take_message(&mut pool).unwrap()), b"x".repeat(20_000));
@@ -334,7 +339,7 @@ mod tests {
             window.unsealed(22, 5..6);
             window.keep(1);
         }
-        assert_eq!((pool.lent(), window.pieces.len()), (1, 1));
+        assert_eq!((pool.lent(), window.pieces.len()), (1, UNMOVED_PIECES_MAX));
         assert_eq!(message(&window.take_message(&mut pool).unwrap()), b"A".repeat(20_000));
     }
 

@@ -53,6 +53,7 @@ pub(super) fn clients(
         xclient: networks(source, "networks.xclient", &file.xclient)?,
         normalize: networks(source, "networks.normalize", &file.normalize)?,
         undelayed: networks(source, "networks.undelayed", &file.undelayed)?,
+        without_tickets: networks(source, "networks.without_tickets", &file.without_tickets)?,
     })
 }
 

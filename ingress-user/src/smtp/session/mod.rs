@@ -129,6 +129,7 @@ struct Client {
     may_xclient: bool,
     is_sloppy: bool,
     is_undelayed: bool,
+    takes_tickets: bool,
 }
 
 /// What the session waits for.
@@ -318,6 +319,11 @@ impl Session {
         self.secure && self.helo.is_none()
     }
 
+    /// Whether its TLS stack is known to live with session tickets.
+    pub fn takes_tickets(&self) -> bool {
+        self.client.takes_tickets
+    }
+
     /// Whether TLS comes before the greeting here.
     pub fn is_tls_first(&self) -> bool {
         self.settings.tls == Tls::Implicit
@@ -491,6 +497,7 @@ impl Client {
             may_xclient: networks.xclient.contains(address),
             is_sloppy: networks.normalize.contains(address),
             is_undelayed: networks.undelayed.contains(address),
+            takes_tickets: !networks.without_tickets.contains(address),
         }
     }
 

@@ -206,3 +206,22 @@ fn a_dot_stuffed_body_is_read_back_as_it_was_meant() {
     let bodies: Vec<_> = bench.contents().into_iter().map(|content| content.body).collect();
     assert_eq!(bodies, [b"".to_vec(), b".a\r\n".to_vec(), b".dots\r\n".repeat(20_000)]);
 }
+
+#[test]
+fn a_body_is_written_from_the_buffers_that_it_was_received_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::default();
+    let mut bench = Bench::with(directory.path(), &config(), disk.wrap());
+    let batch = vec![submission(1, b"text"), submission(2, &vec![b'x'; 3 * BUFFER_BYTES])];
+    let pieces = batch.iter().flat_map(|submission| &submission.body).flat_map(Chunk::pieces);
+    let received: Vec<(usize, usize)> = pieces
+        .filter(|piece| !piece.is_empty())
+        .map(|piece| (piece.as_ptr().addr(), piece.len()))
+        .collect();
+    assert_eq!(received.len(), 2 * 4);
+    assert_eq!(bench.commit(batch).1, [Ok(()), Ok(())]);
+    let faults = disk.0.lock().unwrap();
+    let written: Vec<_> =
+        faults.written_from.iter().filter(|slice| received.contains(slice)).collect();
+    assert_eq!(written, received.iter().collect::<Vec<_>>());
+}

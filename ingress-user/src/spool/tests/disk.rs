@@ -23,6 +23,8 @@ pub(super) struct Faults {
     pub(super) stall: Option<(Sender<()>, Receiver<()>)>,
     pub(super) writes: usize,
     pub(super) syncs: usize,
+    /// Where the octets lay in memory that were written: address and length of each slice.
+    pub(super) written_from: Vec<(usize, usize)>,
 }
 
 #[derive(Clone, Default)]
@@ -52,6 +54,7 @@ impl SegmentFile for FaultyFile {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut faults = self.disk.0.lock().unwrap();
         faults.writes += 1;
+        faults.written_from.extend(slices.iter().map(|slice| (slice.as_ptr().addr(), slice.len())));
         if faults.fail_write {
             return Err(io::Error::other("injected write error"));
         }

@@ -11,10 +11,10 @@ fn library_answer(octets: &[u8]) -> Vec<u8> {
     let credentials =
         crate::tls::load(&Default::default(), "mx.example.net", state.path()).unwrap();
     let context = TlsContext::new(credentials).unwrap();
-    let mut stream = TlsStream::accept();
+    let mut stream = TlsStream::accept(&context.service().unwrap(), true);
     let (mut input, mut out) = (octets.to_vec(), Vec::new());
     // What it refuses it answers with an alert, which is what counts here.
-    let _refused = stream.advance(&mut input, &context, &mut out);
+    let _refused = stream.advance(&mut input, &mut out);
     out
 }
 
