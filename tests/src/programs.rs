@@ -45,6 +45,11 @@ pub fn aiosmtpd_python() -> Command {
     bounded(installed("aiosmtpd/bin/python"))
 }
 
+/// A Python that has the packages of tests/clients/tlslite.
+pub fn tlslite_python() -> Command {
+    bounded(installed("tlslite/bin/python"))
+}
+
 /// What `cargo xtask test` has installed into target/clients.
 pub fn installed(path: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients").join(path);

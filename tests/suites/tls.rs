@@ -77,10 +77,7 @@ fn a_reload_serves_renewed_files_and_keeps_sessions_and_tickets() {
     let mut session = Session::start(&daemon);
     session.command("NOOP", "250");
     let ticket = site.folder().join("ticket");
-    // A TLS 1.3 ticket comes after the handshake: s_client must wait for the server's close.
-    let mut first = s_client(&daemon, "implicit");
-    first.arg("-ign_eof").arg("-sess_out").arg(&ticket).arg("-crlf");
-    let asked = with_input(&mut first, "QUIT\n");
+    let asked = keep_ticket(&daemon, &ticket, &["-tls1_3"]);
     assert!(asked.contains("New, TLSv1.3"), "{asked}");
 
     make_certificate(&site.folder().join("mx"), "new-ecdsa", "DNS:mx.test");
@@ -99,6 +96,36 @@ fn a_reload_serves_renewed_files_and_keeps_sessions_and_tickets() {
     assert!(again.contains("Reused, TLSv1.3"), "{again}");
     let ended = daemon.stop().unwrap();
     assert!(ended.stderr.contains("certificates reloaded"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_ticket_is_good_for_the_service_that_gave_it_and_no_other() {
+    let site = with_certificate();
+    let daemon = site.start().unwrap();
+    for version in ["-tls1_3", "-tls1_2"] {
+        let ticket = site.folder().join(version);
+        let asked = keep_ticket(&daemon, &ticket, &[version]);
+        assert!(asked.contains("TLS session ticket:"), "{asked}");
+        let shown = |mode| {
+            let mut again = s_client(&daemon, mode);
+            let again = succeed(again.args([version, "-sess_in"]).arg(&ticket));
+            String::from_utf8_lossy(&again.stdout).into_owned()
+        };
+        let (same, other) = (shown("implicit"), shown("starttls"));
+        assert!(same.contains("Reused, "), "{version} {same}");
+        assert!(other.contains("New, "), "{version} {other}");
+    }
+}
+
+#[test]
+fn a_network_without_tickets_is_given_none_and_served() {
+    let site = with_certificate_and("[networks]\nwithout_tickets = [\"127.0.0.0/8\"]\n");
+    let daemon = site.start().unwrap();
+    for version in ["-tls1_3", "-tls1_2"] {
+        let asked = keep_ticket(&daemon, &site.folder().join(version), &[version]);
+        assert!(asked.contains("New, "), "{asked}");
+        assert!(!asked.contains("TLS session ticket"), "{asked}");
+    }
 }
 
 #[test]
@@ -218,10 +245,22 @@ impl Drop for Session {
     }
 }
 
+/// Says QUIT where TLS comes first, and keeps the session in the file. A TLS 1.3 ticket comes after the handshake, so s_client is
+/// to wait for the server's close.
+fn keep_ticket(daemon: &Daemon, file: &Path, arguments: &[&str]) -> String {
+    let mut command = s_client(daemon, "implicit");
+    command.args(["-ign_eof", "-crlf", "-sess_out"]).arg(file).args(arguments);
+    with_input(&mut command, "QUIT\n")
+}
+
 /// A site with one certificate, of mx.test, in mx.pem.
 fn with_certificate() -> Site {
+    with_certificate_and("")
+}
+
+fn with_certificate_and(extra: &str) -> Site {
     let tls = "[tls]\ncertificates = [ { chain = \"mx.pem\", key = \"mx.key\" } ]\n";
-    let site = Site::new(tls).unwrap();
+    let site = Site::new(&format!("{tls}{extra}")).unwrap();
     make_certificate(&site.folder().join("mx"), "old-ecdsa", "DNS:mx.test");
     site
 }

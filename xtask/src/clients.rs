@@ -16,6 +16,8 @@ pub(crate) enum Client {
     /// Unpacked, because a system has one mail transport agent, and that is Postfix here.
     Exim,
     Nodemailer,
+    /// As aiosmtpd. A TLS in Python, which can be made to do what others cannot.
+    Tlslite,
 }
 
 impl Client {
@@ -24,6 +26,7 @@ impl Client {
             Self::Aiosmtpd => "aiosmtpd",
             Self::Exim => "exim",
             Self::Nodemailer => "nodemailer",
+            Self::Tlslite => "tlslite",
         }
     }
 
@@ -44,7 +47,7 @@ impl Client {
         }
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         match self {
-            Self::Aiosmtpd => self.install_with_pip(&folder)?,
+            Self::Aiosmtpd | Self::Tlslite => self.install_with_pip(&folder)?,
             Self::Exim => apt::unpack(EXIM_PACKAGE, &folder)?,
             Self::Nodemailer => self.install_with_npm(&folder)?,
         }
@@ -73,7 +76,7 @@ impl Client {
     /// What decides about the installed version.
     fn wanted(self) -> Result<Vec<u8>> {
         let lock = match self {
-            Self::Aiosmtpd => "requirements.txt",
+            Self::Aiosmtpd | Self::Tlslite => "requirements.txt",
             // Debian's, whichever it has.
             Self::Exim => return Ok(EXIM_PACKAGE.into()),
             Self::Nodemailer => "package-lock.json",
@@ -86,9 +89,9 @@ impl Client {
         let folder = self.folder();
         let mut probe;
         match self {
-            Self::Aiosmtpd => {
+            Self::Aiosmtpd | Self::Tlslite => {
                 probe = Command::new(folder.join("bin/python"));
-                probe.args(["-c", "import aiosmtpd"]);
+                probe.args(["-c", &format!("import {}", self.name())]);
             }
             Self::Exim => {
                 // It starts only where it finds its user, which a suite shows to it alone.

@@ -66,7 +66,7 @@ struct Needs {
     clients: &'static [Client],
 }
 
-const NEEDS: [Needs; 11] = [
+const NEEDS: [Needs; 12] = [
     Needs {
         suite: "aiosmtpd",
         privilege: Privilege::User,
@@ -111,6 +111,12 @@ const NEEDS: [Needs; 11] = [
     },
     Needs { suite: "sessions", privilege: Privilege::User, programs: &["python3"], clients: &[] },
     Needs { suite: "tls", privilege: Privilege::User, programs: &["openssl"], clients: &[] },
+    Needs {
+        suite: "tls_abuse",
+        privilege: Privilege::User,
+        programs: &["python3", PYTHON_VENV.0],
+        clients: &[Client::Tlslite],
+    },
     Needs {
         suite: "tls_failures",
         privilege: Privilege::User,

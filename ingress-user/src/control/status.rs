@@ -71,6 +71,10 @@ impl StatusSource {
             tls: TlsStatus {
                 handshakes_completed: sum(|worker| worker.tls_handshakes_completed.value()),
                 handshakes_failed: sum(|worker| worker.tls_handshakes_failed.value()),
+                broken: metrics
+                    .tls_breaks()
+                    .map(|(kind, count)| (kind.label().to_owned(), count))
+                    .collect(),
                 certificates: (self.certificates)()
                     .iter()
                     .map(|served| CertificateStatus::of(served, now.wall))
@@ -187,6 +191,8 @@ pub struct MessagesStatus {
 pub struct TlsStatus {
     pub handshakes_completed: u64,
     pub handshakes_failed: u64,
+    /// Connections whose TLS broke after the handshake, by what broke it.
+    pub broken: BTreeMap<String, u64>,
     /// In the operator's order.
     pub certificates: Vec<CertificateStatus>,
 }

@@ -95,6 +95,9 @@ impl Status {
                 tls.handshakes_completed, tls.handshakes_failed
             ),
         )?;
+        for (reason, count) in tls.broken.iter().filter(|(_, count)| **count > 0) {
+            line(f, "", format_args!("{count} broken: {reason}"))?;
+        }
         for CertificateStatus { file, names, not_after, days_left } in &tls.certificates {
             let (file, names) = (file.display(), names.join(", "));
             let end = match days_left {
