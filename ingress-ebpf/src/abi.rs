@@ -15,8 +15,44 @@ pub const QUEUES_MAX: u32 = 64;
 /// 256 keeps the worst CPU within a few percent of its share up to about 32 workers.
 pub const BUCKETS: u32 = 256;
 
-/// Entries of the counter map: one for every pair of RX queue and verdict.
-pub const COUNTER_SLOTS: u32 = QUEUES_MAX * Verdict::COUNT;
+/// Interfaces with the program, each counted apart.
+pub const INTERFACES_MAX: usize = 8;
+
+/// Entries of the counter map: one for every pair of interface and RX queue.
+pub const COUNTER_SLOTS: u32 = INTERFACES_MAX as u32 * QUEUES_MAX;
+
+/// Packets of one interface, queue and CPU, by verdict.
+pub type Counts = [u64; Verdict::COUNT as usize];
+
+/// A ban: when it ends, in nanoseconds of `CLOCK_MONOTONIC`, and the packets that it has dropped, of each CPU.
+pub type Ban = [u64; 2];
+
+/// Sources that can be banned at a time, by default. The daemon sets the map's size.
+pub const BANS_MAX: u32 = 65_536;
+
+/// Prefixes of the lists, of each family.
+pub const PREFIXES_MAX: u32 = 1 << 20;
+
+/// A prefix: what it means in even and in odd generations of the lists, as [`Listing`]. One generation is in force while the
+/// other is written, so that a list is exchanged as a whole.
+pub type Listings = [u32; 2];
+
+/// Sources of which the budget is known, in an LRU map: when it is whole again, and 1 when the source has proved to be there.
+pub const SOURCES_MAX: u32 = 1 << 17;
+pub type SourceState = [u64; 2];
+
+/// Connections whose first SYN was dropped under pressure, in an array by hash: a flood writes over the oldest. 8 MiB.
+pub const FIRST_SEEN_SLOTS: u32 = 1 << 20;
+
+/// Sources that were dropped before, in an array by hash. 512 KiB.
+pub const DROPPED_SLOTS: u32 = 1 << 16;
+
+/// Octets of the ring of samples.
+pub const SAMPLES_BYTES: u32 = 256 << 10;
+
+/// A dropped packet: time in nanoseconds of `CLOCK_MONOTONIC`; source address, two halves, IPv4 as IPv4-mapped IPv6; and the rest
+/// as [`sample::pack`] puts it.
+pub type Sample = [u64; 4];
 
 /// Names in the object file. The daemon refuses an object in which one is missing.
 pub mod names {
@@ -25,7 +61,7 @@ pub mod names {
     /// sk_reuseport program.
     pub const SELECT_WORKER: &str = "select_worker";
 
-    /// Per-CPU array of u64, indexed by [`counter_slot`](super::counter_slot): packets.
+    /// Per-CPU array of [`Counts`](super::Counts), indexed by [`counter_slot`](super::counter_slot).
     pub const COUNTERS: &str = "COUNTERS";
     /// Array of u32, indexed by bucket: CPU number.
     pub const BUCKET_CPUS: &str = "BUCKET_CPUS";
@@ -33,6 +69,41 @@ pub mod names {
     pub const CPUS: &str = "CPUS";
     /// Array of listening sockets, indexed by CPU number. Sized by the daemon.
     pub const WORKERS: &str = "WORKERS";
+
+    /// Per-CPU hash of [`source_key`](crate::filter::source_key) to [`Ban`](super::Ban).
+    pub const BANS: &str = "BANS";
+    /// LPM tries of network-order addresses to [`Listings`](super::Listings).
+    pub const LISTED_V4: &str = "LISTED_V4";
+    pub const LISTED_V6: &str = "LISTED_V6";
+    /// Array of one u32: the generation of the lists that is in force.
+    pub const GENERATION: &str = "GENERATION";
+    /// LRU hash of [`source_key`](crate::filter::source_key) to [`SourceState`](super::SourceState).
+    pub const SOURCES: &str = "SOURCES";
+    /// Array of u64 by connection hash: [`first_seen`](super::first_seen).
+    pub const FIRST_SEEN: &str = "FIRST_SEEN";
+    /// Per-CPU array of one u64: when the CPU's budget of new connections is whole again.
+    pub const PRESSURE: &str = "PRESSURE";
+    /// Array of u64 by hash of the source: the source dropped last.
+    pub const DROPPED: &str = "DROPPED";
+    /// Per-CPU array of one u64: packets dropped of sources that had been dropped before.
+    pub const REPEATED: &str = "REPEATED";
+    /// Per-CPU array of one u64: samples that found the ring full.
+    pub const SAMPLES_LOST: &str = "SAMPLES_LOST";
+    /// Ring of [`Sample`](super::Sample).
+    pub const SAMPLES: &str = "SAMPLES";
+
+    /// Read-only global `[u32; INTERFACES_MAX]`: interface indexes, 0 is an empty slot.
+    pub const INTERFACES: &str = "INTERFACES";
+    /// Read-only global `u32`: [`Enforcement`](super::Enforcement).
+    pub const ENFORCEMENT: &str = "ENFORCEMENT";
+    /// Read-only globals, [`Policy`](crate::filter::Policy).
+    pub const SYN_PAYLOAD_BYTES_MAX: &str = "SYN_PAYLOAD_BYTES_MAX";
+    pub const SOURCE_PERIOD: &str = "SOURCE_PERIOD";
+    pub const SOURCE_BURST: &str = "SOURCE_BURST";
+    pub const PRESSURE_PERIOD: &str = "PRESSURE_PERIOD";
+    pub const PRESSURE_BURST: &str = "PRESSURE_BURST";
+    /// Read-only global `u64`: of repeated drops, one in so many is sampled; 0: none.
+    pub const SAMPLE_EVERY: &str = "SAMPLE_EVERY";
 
     /// Read-only global `[u16; PORTS_MAX]`, host byte order; 0 is an empty slot.
     pub const PORTS: &str = "PORTS";
@@ -42,7 +113,39 @@ pub mod names {
     pub const STEER: &str = "STEER";
 }
 
-/// What `prefilter` decided about a packet. None of them loses it.
+/// What becomes of packets that the filter speaks against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Enforcement {
+    /// There is no filter.
+    Off = 0,
+    /// They are counted and sampled, and pass.
+    Monitor = 1,
+    /// They are dropped.
+    Drop = 2,
+}
+
+/// What the lists say of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Listing {
+    None = 0,
+    Allowed = 1,
+    Denied = 2,
+}
+
+impl Listing {
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Allowed,
+            2 => Self::Denied,
+            _ => Self::None,
+        }
+    }
+}
+
+/// What `prefilter` decided about a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Verdict {
@@ -54,14 +157,43 @@ pub enum Verdict {
     Passed = 2,
     /// For one of our listeners, and redirected to its worker's CPU.
     Steered = 3,
+    /// A SYN from a network of the allow list: passed or redirected.
+    Allowed = 4,
+    /// Flags that no stack sends together: dropped, and so are those below.
+    BadFlags = 5,
+    Banned = 6,
+    Denied = 7,
+    /// A SYN with more data than allowed.
+    SynPayload = 8,
+    /// A SYN of a source that opens connections faster than allowed.
+    OverBudget = 9,
+    /// A SYN of a source that has not proved to be there, while there are too many.
+    UnderPressure = 10,
 }
 
 impl Verdict {
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 11;
 
     /// Every verdict, in the order of its number.
-    pub const ALL: [Self; Self::COUNT as usize] =
-        [Self::NotOurs, Self::NotUnderstood, Self::Passed, Self::Steered];
+    pub const ALL: [Self; Self::COUNT as usize] = [
+        Self::NotOurs,
+        Self::NotUnderstood,
+        Self::Passed,
+        Self::Steered,
+        Self::Allowed,
+        Self::BadFlags,
+        Self::Banned,
+        Self::Denied,
+        Self::SynPayload,
+        Self::OverBudget,
+        Self::UnderPressure,
+    ];
+
+    /// Whether it speaks against the packet.
+    #[inline(always)]
+    pub const fn is_against(self) -> bool {
+        self as u32 >= Self::BadFlags as u32
+    }
 
     /// Name in metrics and in `ingress status --json`.
     pub const fn name(self) -> &'static str {
@@ -70,15 +202,84 @@ impl Verdict {
             Self::NotUnderstood => "not_understood",
             Self::Passed => "passed",
             Self::Steered => "steered",
+            Self::Allowed => "allowed",
+            Self::BadFlags => "bad_flags",
+            Self::Banned => "banned",
+            Self::Denied => "denied",
+            Self::SynPayload => "syn_payload",
+            Self::OverBudget => "over_budget",
+            Self::UnderPressure => "under_pressure",
         }
     }
 }
 
 /// Index in [`names::COUNTERS`], always below [`COUNTER_SLOTS`].
 #[inline(always)]
-pub const fn counter_slot(queue: u32, verdict: Verdict) -> u32 {
+pub const fn counter_slot(interface: u32, queue: u32) -> u32 {
+    let interface = if interface < INTERFACES_MAX as u32 { interface } else { 0 };
     let queue = if queue < QUEUES_MAX { queue } else { QUEUES_MAX - 1 };
-    queue * Verdict::COUNT + verdict as u32
+    interface * QUEUES_MAX + queue
+}
+
+/// Place of an interface among those with the program; the first, where it is not among them, as in a test run.
+#[inline(always)]
+pub fn interface_slot(interfaces: [u32; INTERFACES_MAX], index: u32) -> u32 {
+    let places = interfaces.into_iter().zip(0..);
+    places.fold(0, |slot, (known, place)| if known == index { place } else { slot })
+}
+
+/// The time at which a connection's first SYN was dropped, with a tag of the connection, since others share its slot: 16 bits of
+/// tag above 48 of time in units of 2^20 ns, which is about a millisecond.
+pub mod first_seen {
+    use super::FIRST_SEEN_SLOTS;
+
+    const TIME_BITS: u32 = 48;
+    const UNIT_BITS: u32 = 20;
+
+    #[inline(always)]
+    pub const fn slot(connection: u64) -> u32 {
+        connection as u32 & (FIRST_SEEN_SLOTS - 1)
+    }
+
+    #[inline(always)]
+    pub const fn entry(connection: u64, nanoseconds: u64) -> u64 {
+        (connection >> TIME_BITS) << TIME_BITS | nanoseconds >> UNIT_BITS
+    }
+
+    /// Nanoseconds; 0 where the entry is another connection's.
+    #[inline(always)]
+    pub const fn time(connection: u64, entry: u64) -> u64 {
+        if entry >> TIME_BITS == connection >> TIME_BITS {
+            (entry << (64 - TIME_BITS)) >> (64 - TIME_BITS) << UNIT_BITS
+        } else {
+            0
+        }
+    }
+}
+
+/// The last word of a [`Sample`].
+pub mod sample {
+    /// Verdict, flags, destination port, RX queue and interface index, from the lowest bits up: 4, 8, 16, 12 and 24 bits.
+    #[inline(always)]
+    pub const fn pack(verdict: u32, flags: u8, port: u16, queue: u32, interface: u32) -> u64 {
+        (verdict & 0xf) as u64
+            | (flags as u64) << 4
+            | (port as u64) << 12
+            | ((queue & 0xfff) as u64) << 28
+            | ((interface & 0xff_ffff) as u64) << 40
+    }
+
+    /// What [`pack`] was given.
+    pub const fn unpack(word: u64) -> (u32, u8, u16, u32, u32) {
+        let verdict = word as u32 & 0xf;
+        (
+            verdict,
+            (word >> 4) as u8,
+            (word >> 12) as u16,
+            (word >> 28) as u32 & 0xfff,
+            (word >> 40) as u32,
+        )
+    }
 }
 
 /// Is this destination port one of ours? Port 0 never is, because 0 marks an empty slot.
@@ -92,7 +293,9 @@ pub fn is_ours(ports: [u16; PORTS_MAX], port: u16) -> bool {
 const _: () = {
     assert!(BUCKETS.is_power_of_two());
     assert!(Verdict::ALL.len() == Verdict::COUNT as usize);
-    assert!(counter_slot(u32::MAX, Verdict::Steered) == COUNTER_SLOTS - 1);
+    assert!(counter_slot(INTERFACES_MAX as u32 - 1, u32::MAX) == COUNTER_SLOTS - 1);
+    assert!(FIRST_SEEN_SLOTS.is_power_of_two() && DROPPED_SLOTS.is_power_of_two());
+    assert!(Verdict::COUNT <= 16);
     assert!(size_of::<Verdict>() == 4);
 };
 
@@ -101,12 +304,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_pair_of_queue_and_verdict_has_its_own_slot() {
+    fn every_pair_of_interface_and_queue_has_its_own_slot() {
         let mut seen = vec![false; COUNTER_SLOTS as usize];
-        for queue in 0..QUEUES_MAX {
-            for verdict in Verdict::ALL {
-                let slot = &mut seen[counter_slot(queue, verdict) as usize];
-                assert!(!*slot, "queue {queue} {verdict:?}");
+        for interface in 0..INTERFACES_MAX as u32 {
+            for queue in 0..QUEUES_MAX {
+                let slot = &mut seen[counter_slot(interface, queue) as usize];
+                assert!(!*slot, "interface {interface} queue {queue}");
                 *slot = true;
             }
         }
@@ -118,6 +321,33 @@ mod tests {
         for (index, verdict) in Verdict::ALL.into_iter().enumerate() {
             assert_eq!(verdict as usize, index);
         }
+    }
+
+    #[test]
+    fn a_sample_unpacks_to_what_was_packed() {
+        for verdict in Verdict::ALL {
+            let packed = (verdict as u32, 0xab, 465, 0xabc, 0xab_cdef);
+            let (verdict, flags, port, queue, interface) = packed;
+            assert_eq!(
+                sample::unpack(sample::pack(verdict, flags, port, queue, interface)),
+                packed
+            );
+        }
+    }
+
+    #[test]
+    fn a_first_syn_is_remembered_for_its_connection_alone() {
+        let connection = 0x1234_5678_9abc_def0;
+        let at = 3_600_000_000_000;
+        let entry = first_seen::entry(connection, at);
+        assert!(at - first_seen::time(connection, entry) < 1 << 20);
+        assert_eq!(first_seen::time(connection ^ 1 << 63, entry), 0);
+    }
+
+    #[test]
+    fn an_interface_is_counted_at_its_place() {
+        let interfaces = [7, 9, 0, 0, 0, 0, 0, 0];
+        assert_eq!([7, 9, 8].map(|index| interface_slot(interfaces, index)), [0, 1, 0]);
     }
 
     #[test]

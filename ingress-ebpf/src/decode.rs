@@ -34,6 +34,8 @@ pub struct Segment {
     pub destination_port: u16,
     /// The control bits of byte 13 (RFC 9293 section 3.1): FIN is bit 0, SYN is bit 1.
     pub flags: u8,
+    /// Octets behind the TCP header, by the lengths that the headers give; 0 where those contradict each other.
+    pub payload_bytes: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,13 +105,14 @@ fn ipv4<R: Reader>(packet: &R, at: usize) -> Result<Segment, Miss> {
     if u16_at(packet, at + ipv4_field::FRAGMENT)? & 0x3fff != 0 {
         return Err(Miss::NotUnderstood);
     }
+    let end = at + usize::from(u16_at(packet, at + ipv4_field::TOTAL_LENGTH)?);
     let [protocol] = bytes_at(packet, at + ipv4_field::PROTOCOL)?;
     if protocol != protocol::TCP {
         return Err(Miss::NotTcp);
     }
     let source = u32::from_be_bytes(bytes_at(packet, at + ipv4_field::SOURCE)?);
     let destination = u32::from_be_bytes(bytes_at(packet, at + ipv4_field::DESTINATION)?);
-    tcp(packet, at + header_bytes, Addresses::V4 { source, destination })
+    tcp(packet, at + header_bytes, end, Addresses::V4 { source, destination })
 }
 
 #[inline(always)]
@@ -118,11 +121,13 @@ fn ipv6<R: Reader>(packet: &R, at: usize) -> Result<Segment, Miss> {
     if version >> 4 != 6 {
         return Err(Miss::NotUnderstood);
     }
+    let payload_bytes = u16_at(packet, at + ipv6_field::PAYLOAD_LENGTH)?;
+    let end = at + ipv6_field::BYTES + usize::from(payload_bytes);
     let [next] = bytes_at(packet, at + ipv6_field::NEXT_HEADER)?;
     let source = v6_at(packet, at + ipv6_field::SOURCE)?;
     let destination = v6_at(packet, at + ipv6_field::DESTINATION)?;
     let at = skip_extension_headers(packet, at + ipv6_field::BYTES, next)?;
-    tcp(packet, at, Addresses::V6 { source, destination })
+    tcp(packet, at, end, Addresses::V6 { source, destination })
 }
 
 /// Offset of the TCP header.
@@ -153,7 +158,12 @@ fn skip_extension_headers<R: Reader>(packet: &R, at: usize, next: u8) -> Result<
 }
 
 #[inline(always)]
-fn tcp<R: Reader>(packet: &R, at: usize, addresses: Addresses) -> Result<Segment, Miss> {
+fn tcp<R: Reader>(
+    packet: &R,
+    at: usize,
+    end: usize,
+    addresses: Addresses,
+) -> Result<Segment, Miss> {
     // One read for the whole fixed header: half a header is nothing that the stack would accept either.
     let header: [u8; tcp_field::BYTES_MIN] = bytes_at(packet, at)?;
     let [s0, s1, d0, d1, _, _, _, _, _, _, _, _, words, flags, ..] = header;
@@ -161,11 +171,13 @@ fn tcp<R: Reader>(packet: &R, at: usize, addresses: Addresses) -> Result<Segment
     if words >> 4 < 5 {
         return Err(Miss::NotUnderstood);
     }
+    let payload_start = at + usize::from(words >> 4) * 4;
     Ok(Segment {
         addresses,
         source_port: u16::from_be_bytes([s0, s1]),
         destination_port: u16::from_be_bytes([d0, d1]),
         flags,
+        payload_bytes: end.saturating_sub(payload_start) as u32,
     })
 }
 
@@ -205,6 +217,7 @@ pub(crate) mod ether_type {
 
 /// RFC 791 section 3.1.
 mod ipv4_field {
+    pub(super) const TOTAL_LENGTH: usize = 2;
     pub(super) const FRAGMENT: usize = 6;
     pub(super) const PROTOCOL: usize = 9;
     pub(super) const SOURCE: usize = 12;
@@ -214,6 +227,7 @@ mod ipv4_field {
 
 /// RFC 8200 section 3.
 mod ipv6_field {
+    pub(super) const PAYLOAD_LENGTH: usize = 4;
     pub(super) const NEXT_HEADER: usize = 6;
     pub(super) const SOURCE: usize = 8;
     pub(super) const DESTINATION: usize = 24;

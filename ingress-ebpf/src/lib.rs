@@ -1,6 +1,7 @@
 //! What the kernel programs and the daemon share, buildable for both: no std, no aya, no allocation.
 //!
 //! - [`decode`]: Ethernet frame to TCP segment, one decoder for kernel (pointer pair) and host (slice)
+//! - [`filter`]: what is dropped, over tables that the kernel keeps
 //! - [`hash`]: connection to bucket
 //! - [`abi`]: map layouts, verdicts and limits
 //! - `packets`: builds frames for tests (feature `packets`)
@@ -14,6 +15,7 @@
 
 pub mod abi;
 pub mod decode;
+pub mod filter;
 pub mod hash;
 #[cfg(any(test, feature = "packets"))]
 pub mod packets;

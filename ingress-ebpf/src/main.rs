@@ -1,29 +1,59 @@
-//! The kernel programs: entry points only, everything they decide is in the library and tested on the host.
+//! The kernel programs: entry points and maps only, everything they decide is in the library and tested on the host.
 //!
-//! `prefilter` (XDP, kernel 5.18 for multi-buffer frames) counts every packet and moves those of our listeners to their
-//! worker's CPU. `select_worker` (sk_reuseport, kernel 4.19) gives a new connection to the listener of the CPU that
-//! handles its SYN. Neither drops anything.
+//! `prefilter` (XDP, kernel 5.18 for multi-buffer frames) counts every packet, drops what is not mail, and moves the others for our
+//! listeners to their worker's CPU. `select_worker` (sk_reuseport, kernel 4.19) gives a new connection to the listener of the
+//! CPU that handles its SYN.
 #![no_std]
 #![no_main]
 
-use aya_ebpf::bindings::{sk_action, xdp_action};
-use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, sk_action, xdp_action};
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::{map, sk_reuseport, xdp};
-use aya_ebpf::maps::{Array, CpuMap, PerCpuArray, ReusePortSockArray};
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
+use aya_ebpf::maps::{
+    Array, CpuMap, LruHashMap, PerCpuArray, PerCpuHashMap, ReusePortSockArray, RingBuf,
+};
 use aya_ebpf::programs::{SkReuseportContext, XdpContext};
 
-use ingress_ebpf::abi::{self, BUCKETS, COUNTER_SLOTS, PORTS_MAX, Verdict};
-use ingress_ebpf::decode::{Miss, Reader, decode};
+use ingress_ebpf::abi::{
+    self, BANS_MAX, BUCKETS, Ban, COUNTER_SLOTS, Counts, DROPPED_SLOTS, Enforcement,
+    FIRST_SEEN_SLOTS, INTERFACES_MAX, Listing, Listings, PORTS_MAX, PREFIXES_MAX, SAMPLES_BYTES,
+    SOURCES_MAX, Sample, SourceState, Verdict, first_seen, sample,
+};
+use ingress_ebpf::decode::{Addresses, Miss, Reader, Segment, decode};
+use ingress_ebpf::filter::{self, Policy, Source, Tables};
 use ingress_ebpf::hash;
 
 #[map]
-static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
+static COUNTERS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
 #[map]
 static BUCKET_CPUS: Array<u32> = Array::with_max_entries(BUCKETS, 0);
 #[map]
 static CPUS: CpuMap = CpuMap::with_max_entries(1, 0);
 #[map]
 static WORKERS: ReusePortSockArray = ReusePortSockArray::with_max_entries(1, 0);
+#[map]
+static BANS: PerCpuHashMap<u64, Ban> = PerCpuHashMap::with_max_entries(BANS_MAX, BPF_F_NO_PREALLOC);
+#[map]
+static LISTED_V4: LpmTrie<[u8; 4], Listings> = LpmTrie::with_max_entries(PREFIXES_MAX, 0);
+#[map]
+static LISTED_V6: LpmTrie<[u8; 16], Listings> = LpmTrie::with_max_entries(PREFIXES_MAX, 0);
+#[map]
+static GENERATION: Array<u32> = Array::with_max_entries(1, 0);
+#[map]
+static SOURCES: LruHashMap<u64, SourceState> = LruHashMap::with_max_entries(SOURCES_MAX, 0);
+#[map]
+static FIRST_SEEN: Array<u64> = Array::with_max_entries(FIRST_SEEN_SLOTS, 0);
+#[map]
+static PRESSURE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static DROPPED: Array<u64> = Array::with_max_entries(DROPPED_SLOTS, 0);
+#[map]
+static REPEATED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static SAMPLES_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static SAMPLES: RingBuf = RingBuf::with_byte_size(SAMPLES_BYTES, 0);
 
 #[unsafe(no_mangle)]
 static PORTS: [u16; PORTS_MAX] = [0; PORTS_MAX];
@@ -31,9 +61,31 @@ static PORTS: [u16; PORTS_MAX] = [0; PORTS_MAX];
 static HASH_SEED: u64 = 0;
 #[unsafe(no_mangle)]
 static STEER: u32 = 0;
+#[unsafe(no_mangle)]
+static INTERFACES: [u32; INTERFACES_MAX] = [0; INTERFACES_MAX];
+#[unsafe(no_mangle)]
+static ENFORCEMENT: u32 = 0;
+#[unsafe(no_mangle)]
+static SYN_PAYLOAD_BYTES_MAX: u32 = 0;
+#[unsafe(no_mangle)]
+static SOURCE_PERIOD: u64 = 0;
+#[unsafe(no_mangle)]
+static SOURCE_BURST: u64 = 0;
+#[unsafe(no_mangle)]
+static PRESSURE_PERIOD: u64 = 0;
+#[unsafe(no_mangle)]
+static PRESSURE_BURST: u64 = 0;
+#[unsafe(no_mangle)]
+static SAMPLE_EVERY: u64 = 0;
 
 /// The redirect helper returns its lowest flag bits when the map has no such CPU: the packet then passes.
 const PASS_ON_MISS: u64 = xdp_action::XDP_PASS as u64;
+
+/// The reader of the ring looks by itself: to wake it for each sample would cost more than the drop.
+const NO_WAKEUP: u64 = 1;
+
+const OFF: u32 = Enforcement::Off as u32;
+const DROP: u32 = Enforcement::Drop as u32;
 
 #[xdp(frags)]
 fn prefilter(ctx: XdpContext) -> u32 {
@@ -42,15 +94,33 @@ fn prefilter(ctx: XdpContext) -> u32 {
         Ok(segment) if !abi::is_ours(setting(&PORTS), segment.destination_port) => {
             (Verdict::NotOurs, xdp_action::XDP_PASS)
         }
-        Ok(segment) if setting(&STEER) != 0 => {
-            redirect(hash::bucket(&segment, setting(&HASH_SEED)))
-        }
-        Ok(_) => (Verdict::Passed, xdp_action::XDP_PASS),
+        Ok(segment) => judge(&ctx, &segment),
         Err(Miss::NotTcp) => (Verdict::NotOurs, xdp_action::XDP_PASS),
         Err(Miss::NotUnderstood) => (Verdict::NotUnderstood, xdp_action::XDP_PASS),
     };
-    count(ctx.rx_queue_index(), verdict);
+    count(&ctx, verdict);
     action
+}
+
+#[inline(always)]
+fn judge(ctx: &XdpContext, segment: &Segment) -> (Verdict, u32) {
+    let connection = hash::connection(segment, setting(&HASH_SEED));
+    let enforcement = setting(&ENFORCEMENT);
+    let verdict = match enforcement {
+        OFF => Verdict::Passed,
+        _ => filter::judge(segment, connection, &mut Maps),
+    };
+    if verdict.is_against() {
+        take_sample(ctx, segment, verdict);
+        if enforcement == DROP {
+            return (verdict, xdp_action::XDP_DROP);
+        }
+    }
+    if setting(&STEER) == 0 {
+        return (verdict, xdp_action::XDP_PASS);
+    }
+    let (steered, action) = redirect(hash::bucket_of(connection));
+    (if matches!(verdict, Verdict::Passed) { steered } else { verdict }, action)
 }
 
 #[sk_reuseport]
@@ -72,10 +142,166 @@ fn redirect(bucket: u32) -> (Verdict, u32) {
 }
 
 #[inline(always)]
-fn count(queue: u32, verdict: Verdict) {
-    if let Some(packets) = COUNTERS.get_ptr_mut(abi::counter_slot(queue, verdict)) {
-        // SAFETY: the slot belongs to this CPU, and an XDP program is not interrupted by another one on its CPU.
-        unsafe { *packets = (*packets).wrapping_add(1) };
+fn count(ctx: &XdpContext, verdict: Verdict) {
+    let interface = abi::interface_slot(setting(&INTERFACES), ctx.ingress_ifindex() as u32);
+    let slot = abi::counter_slot(interface, ctx.rx_queue_index());
+    let index = verdict as usize;
+    if index < Verdict::COUNT as usize
+        && let Some(counts) = COUNTERS.get_ptr_mut(slot)
+    {
+        // SAFETY: within the array by the check above. The slot belongs to this CPU, and an XDP program is not interrupted by
+        // another one on its CPU.
+        unsafe {
+            let packets = counts.cast::<u64>().add(index);
+            *packets = (*packets).wrapping_add(1);
+        }
+    }
+}
+
+/// Reports the first drop of a source, as far as it is remembered, and one in some of those after it.
+#[inline(always)]
+fn take_sample(ctx: &XdpContext, segment: &Segment, verdict: Verdict) {
+    let every = setting(&SAMPLE_EVERY);
+    if every == 0 || !is_sampled(filter::source_key(segment.addresses), every) {
+        return;
+    }
+    let (high, low) = match segment.addresses {
+        Addresses::V4 { source, .. } => (0, 0xffff << 32 | u64::from(source)),
+        Addresses::V6 { source, .. } => (source.high, source.low),
+    };
+    let (queue, interface) = (ctx.rx_queue_index(), ctx.ingress_ifindex() as u32);
+    let packed =
+        sample::pack(verdict as u32, segment.flags, segment.destination_port, queue, interface);
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    let sample: Sample = [now, high, low, packed];
+    if SAMPLES.output::<Sample>(sample, NO_WAKEUP).is_err() {
+        add_one(&SAMPLES_LOST);
+    }
+}
+
+#[inline(always)]
+fn is_sampled(source: u64, every: u64) -> bool {
+    let slot = hash::slot_of(source) & (DROPPED_SLOTS - 1);
+    let Some(last) = DROPPED.get_ptr_mut(slot) else { return false };
+    // SAFETY: an aligned word of the map, read and written as one. Other CPUs write it too; the last one stays.
+    unsafe {
+        if last.read_volatile() != source {
+            last.write_volatile(source);
+            return true;
+        }
+    }
+    add_one(&REPEATED) % every == 0
+}
+
+/// Adds to a per-CPU counter; what it is now.
+#[inline(always)]
+fn add_one(counter: &PerCpuArray<u64>) -> u64 {
+    let Some(value) = counter.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the slot belongs to this CPU, and an XDP program is not interrupted by another one on its CPU.
+    unsafe {
+        *value = (*value).wrapping_add(1);
+        *value
+    }
+}
+
+/// The maps that the filter looks at.
+struct Maps;
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn is_banned(&mut self, source: u64) -> bool {
+        let Some(ban) = BANS.get_ptr_mut(source) else { return false };
+        // SAFETY: the value is this CPU's and stays there until the program returns (RCU). When the daemon writes it meanwhile,
+        // a packet is not counted.
+        unsafe {
+            let [until, packets] = *ban;
+            if until <= bpf_ktime_get_coarse_ns() {
+                return false;
+            }
+            *ban = [until, packets.wrapping_add(1)];
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn listing(&mut self, addresses: Addresses) -> Listing {
+        let listings = match addresses {
+            Addresses::V4 { source, .. } => {
+                LISTED_V4.get(Key::new(u32::BITS, source.to_be_bytes()))
+            }
+            Addresses::V6 { source, .. } => {
+                let [high, low] = [source.high.to_be_bytes(), source.low.to_be_bytes()];
+                let mut address = [0; 16];
+                let (front, back) = address.split_at_mut(8);
+                front.copy_from_slice(&high);
+                back.copy_from_slice(&low);
+                LISTED_V6.get(Key::new(u128::BITS, address))
+            }
+        };
+        let Some([even, odd]) = listings.copied() else { return Listing::None };
+        let generation = GENERATION.get(0).copied().unwrap_or(0);
+        Listing::from_number(if generation & 1 == 0 { even } else { odd })
+    }
+
+    #[inline(always)]
+    fn policy(&self) -> Policy {
+        Policy {
+            syn_payload_bytes_max: setting(&SYN_PAYLOAD_BYTES_MAX),
+            source_period: setting(&SOURCE_PERIOD),
+            source_burst: setting(&SOURCE_BURST),
+            pressure_period: setting(&PRESSURE_PERIOD),
+            pressure_burst: setting(&PRESSURE_BURST),
+        }
+    }
+
+    #[inline(always)]
+    fn now(&mut self) -> u64 {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn source(&mut self, source: u64) -> Source {
+        // SAFETY: the value stays readable until the program returns (RCU). Another CPU may write it meanwhile, or the map may
+        // give it to another source: a budget is then off by a connection.
+        let state = unsafe { SOURCES.get(source) };
+        let [whole_at, proven] = state.copied().unwrap_or([0, 0]);
+        Source { whole_at, is_proven: proven != 0 }
+    }
+
+    #[inline(always)]
+    fn set_source(&mut self, source: u64, known: Source) {
+        let state: SourceState = [known.whole_at, u64::from(known.is_proven)];
+        // Without memory for it the source has its whole budget the next time, too.
+        let _ = SOURCES.insert(source, state, 0);
+    }
+
+    #[inline(always)]
+    fn whole_at(&mut self) -> u64 {
+        PRESSURE.get(0).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn set_whole_at(&mut self, at: u64) {
+        if let Some(slot) = PRESSURE.get_ptr_mut(0) {
+            // SAFETY: the slot belongs to this CPU.
+            unsafe { *slot = at };
+        }
+    }
+
+    #[inline(always)]
+    fn first_seen(&mut self, connection: u64) -> u64 {
+        let entry = FIRST_SEEN.get(first_seen::slot(connection)).copied().unwrap_or(0);
+        first_seen::time(connection, entry)
+    }
+
+    #[inline(always)]
+    fn set_first_seen(&mut self, connection: u64, at: u64) {
+        if let Some(slot) = FIRST_SEEN.get_ptr_mut(first_seen::slot(connection)) {
+            // SAFETY: an aligned word of the map, written as one. Other CPUs write it too; the last one stays.
+            unsafe { slot.write_volatile(first_seen::entry(connection, at)) };
+        }
     }
 }
 

@@ -24,7 +24,8 @@ fn expected(frame: &Frame) -> Segment {
         }
     };
     let (source_port, destination_port) = (frame.source_port, frame.destination_port);
-    Segment { addresses, source_port, destination_port, flags: frame.flags }
+    let payload_bytes = frame.payload.len() as u32;
+    Segment { addresses, source_port, destination_port, flags: frame.flags, payload_bytes }
 }
 
 #[test]
@@ -172,6 +173,8 @@ proptest! {
         frame.network = network;
         let bare = decoded(&frame);
         frame.payload = payload;
-        prop_assert_eq!(decoded(&frame), bare);
+        let with_payload = decoded(&frame);
+        prop_assert_eq!(with_payload.map(|segment| segment.payload_bytes), Ok(frame.payload.len() as u32));
+        prop_assert_eq!(with_payload.map(|segment| Segment { payload_bytes: 0, ..segment }), bare);
     }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Limits, SpoolConfig};
+use super::{FilterConfig, FilterMode, Limits, SpoolConfig};
 
 /// The values named in the documentation of each field.
 impl Default for Limits {
@@ -32,5 +32,21 @@ impl Default for Limits {
 impl Default for SpoolConfig {
     fn default() -> Self {
         Self { segment_bytes_max: 64 << 20, submissions_max: 1_024, batch_messages_max: 256 }
+    }
+}
+
+/// The values named in the documentation of each field.
+impl Default for FilterConfig {
+    fn default() -> Self {
+        Self {
+            mode: FilterMode::Drop,
+            allow: Vec::new(),
+            deny_files: Vec::new(),
+            connections_per_second: 50,
+            connections_burst: 500,
+            pressure_per_second: 20_000,
+            syn_payload_bytes_max: 0,
+            sample_every: 10_000,
+        }
     }
 }

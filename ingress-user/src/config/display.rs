@@ -6,7 +6,8 @@ use std::path::Path;
 use super::file::{self, DeliveryKind, Extension};
 use super::values::{Count, DurationText, Size, Workers};
 use super::{
-    CertificateFiles, Config, DeliveryConfig, Limits, ListenerConfig, SpoolConfig, TlsConfig,
+    CertificateFiles, Config, DeliveryConfig, FilterConfig, Limits, ListenerConfig, SpoolConfig,
+    TlsConfig,
 };
 use crate::policy::{ClientNetworks, Networks, RecipientDomains, TargetExtensions};
 
@@ -36,6 +37,7 @@ impl From<&Config> for file::File {
                 interfaces: config.xdp.interfaces.clone(),
                 mode: Some(config.xdp.mode),
                 steering: Some(config.xdp.steering),
+                filter: (&config.xdp.filter).into(),
             },
             control: file::Control {
                 socket: Some(path_text(&config.control.socket)),
@@ -110,6 +112,22 @@ impl From<&Limits> for file::Limits {
             accept_burst_max: count(limits.accept_burst_max),
             buffers_per_worker_max: count(limits.buffers_per_worker_max),
             handshakes_per_worker_max: count(limits.handshakes_per_worker_max),
+        }
+    }
+}
+
+impl From<&FilterConfig> for file::Filter {
+    fn from(filter: &FilterConfig) -> Self {
+        let count = |value: u32| Some(Count(value.into()));
+        Self {
+            mode: Some(filter.mode),
+            allow: filter.allow.iter().map(ToString::to_string).collect(),
+            deny_files: filter.deny_files.iter().map(|path| path_text(path)).collect(),
+            connections_per_second: count(filter.connections_per_second),
+            connections_burst: count(filter.connections_burst),
+            pressure_per_second: count(filter.pressure_per_second),
+            syn_payload_bytes_max: Some(Size(filter.syn_payload_bytes_max.into())),
+            sample_every: count(filter.sample_every),
         }
     }
 }

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::values::{Count, DurationText, Size, Workers};
-use super::{SteeringMode, TlsMode, XdpMode};
+use super::{FilterMode, SteeringMode, TlsMode, XdpMode};
 use crate::smtp::dialect::Dialect;
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -163,6 +163,24 @@ pub(super) struct Xdp {
     pub(super) interfaces: Vec<String>,
     pub(super) mode: Option<XdpMode>,
     pub(super) steering: Option<SteeringMode>,
+    #[serde(default)]
+    pub(super) filter: Filter,
+}
+
+/// Meaning, unit and default of each: [`config::FilterConfig`](super::FilterConfig).
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Filter {
+    pub(super) mode: Option<FilterMode>,
+    #[serde(default)]
+    pub(super) allow: Vec<String>,
+    #[serde(default)]
+    pub(super) deny_files: Vec<String>,
+    pub(super) connections_per_second: Option<Count>,
+    pub(super) connections_burst: Option<Count>,
+    pub(super) pressure_per_second: Option<Count>,
+    pub(super) syn_payload_bytes_max: Option<Size>,
+    pub(super) sample_every: Option<Count>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::ConfigError;
@@ -162,6 +163,38 @@ pub struct XdpConfig {
     pub interfaces: Vec<String>,
     pub mode: XdpMode,
     pub steering: SteeringMode,
+    pub filter: FilterConfig,
+}
+
+/// What XDP drops before the stack sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterConfig {
+    pub mode: FilterMode,
+    /// Never dropped and never banned: health checks, monitoring, the hosts that the operator comes from.
+    pub allow: Vec<IpNet>,
+    /// Files with a network a line that is not served.
+    pub deny_files: Vec<PathBuf>,
+    /// New connections of one source (an IPv4 address, an IPv6 network of /64). Default 50; 0: no limit.
+    pub connections_per_second: u32,
+    /// So many of them at once. Default 500.
+    pub connections_burst: u32,
+    /// New connections that one CPU sees, of sources that have not proved to be there, before those have to try twice. Default
+    /// 20,000; 0: never.
+    pub pressure_per_second: u32,
+    /// Octets that a SYN may carry; TCP Fast Open (RFC 7413) puts data there. Default 0.
+    pub syn_payload_bytes_max: u32,
+    /// Beside the first drop of each source, one of so many is sampled. Default 10,000; 0: no samples at all.
+    pub sample_every: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FilterMode {
+    /// Nothing is looked at.
+    Off,
+    /// What would be dropped is counted, sampled and passed.
+    Monitor,
+    Drop,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use aya::EbpfError;
 use aya::programs::ProgramError;
-use ingress_ebpf::abi::PORTS_MAX;
+use ingress_ebpf::abi::{INTERFACES_MAX, PORTS_MAX};
 use rustix::io::Errno;
 
 /// Failure to load or attach a kernel program. The message is one line; causes are in `source()`.
@@ -53,6 +53,10 @@ pub enum XdpError {
         "{count} listener ports, but the kernel programs know at most {PORTS_MAX}: listen on fewer"
     )]
     TooManyPorts { count: usize },
+    #[error(
+        "{count} interfaces, but the kernel program knows at most {INTERFACES_MAX}: name fewer in `xdp.interfaces`"
+    )]
+    TooManyInterfaces { count: usize },
     #[error(
         "cannot steer to the listener on {address}: it must be in SO_REUSEPORT before it is bound"
     )]

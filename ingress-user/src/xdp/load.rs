@@ -3,18 +3,20 @@
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::net::TcpListener;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use aya::programs::links::FdLink;
 use aya::programs::{Program, SkReuseport, TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 
-use ingress_ebpf::abi::{PORTS_MAX, names};
+use ingress_ebpf::abi::{INTERFACES_MAX, PORTS_MAX, names};
 
 use super::error::XdpError;
+use super::filter::{Filter, Globals};
 use super::maps::{Buckets, Counters, WorkerSockets};
 use super::telemetry::{self, InterfaceTelemetry, VerdictCounts};
+use crate::config::{FilterConfig, FilterMode};
 
 /// Where the program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,42 +50,71 @@ pub enum Redirection<'a> {
 pub enum Action {
     Pass,
     Redirect,
-    /// `XDP_ABORTED`, `XDP_DROP` or `XDP_TX`, none of which the program should ever return.
+    Drop,
+    /// `XDP_ABORTED` or `XDP_TX`, none of which the program should ever return.
     Other(u32),
 }
 
-/// The XDP program, loaded for one interface and not yet attached.
+/// What the XDP program is loaded for.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup<'a> {
+    /// Those that count as ours.
+    pub ports: &'a [u16],
+    /// Indexes of the interfaces, in the order in which they are counted.
+    pub interfaces: &'a [u32],
+    pub redirection: Redirection<'a>,
+    pub filter: &'a FilterConfig,
+}
+
+/// The XDP program, loaded once for all interfaces: they share its maps.
 pub struct Prefilter {
     ebpf: Ebpf,
     counters: Counters,
+    filter: Arc<Filter>,
 }
 
 impl Prefilter {
-    /// Loads `object` into the kernel. `ports` are those that count as ours.
+    /// Loads `object` into the kernel.
     ///
     /// # Errors
     /// [`XdpError`], of which [`XdpError::NotPermitted`] is the usual one.
-    pub fn load(
-        object: &[u8],
-        ports: &[u16],
-        redirection: Redirection<'_>,
-    ) -> Result<Self, XdpError> {
+    pub fn load(object: &[u8], setup: Setup<'_>) -> Result<Self, XdpError> {
+        let Setup { ports, interfaces, redirection, filter } = setup;
         let port_slots = port_slots(ports)?;
+        let interface_slots = interface_slots(interfaces)?;
         let steer = u32::from(matches!(redirection, Redirection::Cpus(_)));
-        let mut ebpf = loader()
+        let globals = Globals::of(filter);
+        let mut loader = loader();
+        loader
             .override_global(names::PORTS, &port_slots[..], true)
             .override_global(names::HASH_SEED, hash_seed(), true)
             .override_global(names::STEER, &steer, true)
-            .load(object)
-            .map_err(XdpError::from_object)?;
+            .override_global(names::INTERFACES, &interface_slots[..], true)
+            .override_global(names::ENFORCEMENT, &globals.enforcement, true)
+            .override_global(names::SYN_PAYLOAD_BYTES_MAX, &globals.syn_payload_bytes_max, true)
+            .override_global(names::SOURCE_PERIOD, &globals.source_period, true)
+            .override_global(names::SOURCE_BURST, &globals.source_burst, true)
+            .override_global(names::PRESSURE_PERIOD, &globals.pressure_period, true)
+            .override_global(names::PRESSURE_BURST, &globals.pressure_burst, true)
+            .override_global(names::SAMPLE_EVERY, &globals.sample_every, true);
+        if filter.mode == FilterMode::Off {
+            without_filter(&mut loader);
+        }
+        let mut ebpf = loader.load(object).map_err(XdpError::from_object)?;
         let counters = Counters::take(&mut ebpf)?;
+        let filter = Arc::new(Filter::take(&mut ebpf)?);
         let mut buckets = Buckets::take(&mut ebpf)?;
         if let Redirection::Cpus(cpus) = redirection {
             buckets.deal(cpus)?;
         }
         let program: &mut Xdp = program(&mut ebpf, names::PREFILTER)?;
         program.load().map_err(|error| XdpError::from_load(names::PREFILTER, error))?;
-        Ok(Self { ebpf, counters })
+        Ok(Self { ebpf, counters, filter })
+    }
+
+    /// Its bans, lists and samples.
+    pub fn filter(&self) -> &Arc<Filter> {
+        &self.filter
     }
 
     /// Attaches to `interface`, until the answer is dropped. Never generic with a redirection: the kernel would then
@@ -92,14 +123,10 @@ impl Prefilter {
     /// # Errors
     /// [`XdpError`], by what the operator can do about it.
     pub(super) fn attach(
-        mut self,
+        &mut self,
         interface: &str,
         mode: AttachMode,
     ) -> Result<Attached, XdpError> {
-        // aya would panic on it, and the kernel has no such interface.
-        if interface.contains('\0') {
-            return Err(XdpError::NoSuchInterface { interface: interface.to_owned() });
-        }
         let program: &mut Xdp = program(&mut self.ebpf, names::PREFILTER)?;
         let flags = match mode {
             // Said explicitly: the kernel's default silently becomes generic.
@@ -119,10 +146,10 @@ impl Prefilter {
                  `ip link set dev {interface} xdp off` removes it"
             );
         }
-        Ok(Attached { interface: interface.to_owned(), mode, counters: self.counters, _link: link })
+        Ok(Attached { interface: interface.to_owned(), mode, _link: link })
     }
 
-    /// Runs the program on one frame without any interface (BPF_PROG_TEST_RUN). The frame counts for queue 0.
+    /// Runs the program on one frame without any interface (BPF_PROG_TEST_RUN). The frame counts for queue 0 of the first one.
     ///
     /// # Errors
     /// [`XdpError::TestRun`]; the kernel wants at least 14 bytes, an Ethernet header.
@@ -133,6 +160,7 @@ impl Prefilter {
             .test_run(options)
             .map_err(|source| XdpError::TestRun { program: names::PREFILTER, source })?;
         Ok(match result.return_value {
+            1 => Action::Drop,
             2 => Action::Pass,
             4 => Action::Redirect,
             other => Action::Other(other),
@@ -144,7 +172,19 @@ impl Prefilter {
     /// # Errors
     /// [`XdpError::Map`] when the kernel has no memory for the answer.
     pub fn verdicts(&self) -> Result<VerdictCounts, XdpError> {
-        Ok(telemetry::read("", "", &self.counters)?.verdicts)
+        Ok(telemetry::read("", "", 0, &self.counters)?.verdicts)
+    }
+
+    /// What the interface at this place among those given at load has had.
+    ///
+    /// # Errors
+    /// [`XdpError::Map`] when the kernel has no memory for the answer.
+    pub(super) fn telemetry(
+        &self,
+        slot: u32,
+        attached: &Attached,
+    ) -> Result<InterfaceTelemetry, XdpError> {
+        telemetry::read(&attached.interface, attached.mode.name(), slot, &self.counters)
     }
 }
 
@@ -152,17 +192,8 @@ impl Prefilter {
 pub(super) struct Attached {
     interface: String,
     mode: AttachMode,
-    counters: Counters,
     /// Keeps the program attached; it keeps its maps alive in turn. None after a netlink attachment.
     _link: Option<FdLink>,
-}
-
-impl Attached {
-    /// # Errors
-    /// [`XdpError::Map`] when the kernel has no memory for the answer.
-    pub(super) fn telemetry(&self) -> Result<InterfaceTelemetry, XdpError> {
-        telemetry::read(&self.interface, self.mode.name(), &self.counters)
-    }
 }
 
 /// Loads `select_worker` for one SO_REUSEPORT group and attaches it. The group keeps the program, and the program its
@@ -172,7 +203,8 @@ pub(super) fn attach_select_worker(
     group: &[(usize, &TcpListener)],
 ) -> Result<(), XdpError> {
     let Some((_, any)) = group.first() else { return Ok(()) };
-    let mut ebpf = loader().load(object).map_err(XdpError::from_object)?;
+    let mut loader = loader();
+    let mut ebpf = without_filter(&mut loader).load(object).map_err(XdpError::from_object)?;
     let mut sockets = WorkerSockets::take(&mut ebpf)?;
     for (cpu, listener) in group {
         sockets.set(*cpu, listener).map_err(|error| listener_error(listener, error))?;
@@ -202,6 +234,14 @@ fn loader<'a>() -> EbpfLoader<'a> {
     loader
 }
 
+/// The filter's maps at their smallest, where nobody looks at them.
+fn without_filter<'l, 'a>(loader: &'l mut EbpfLoader<'a>) -> &'l mut EbpfLoader<'a> {
+    for map in [names::BANS, names::SOURCES, names::FIRST_SEEN, names::DROPPED] {
+        loader.map_max_entries(map, 1);
+    }
+    loader
+}
+
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, XdpError>
 where
     &'a mut P: TryFrom<&'a mut Program>,
@@ -223,6 +263,15 @@ fn port_slots(ports: &[u16]) -> Result<[u16; PORTS_MAX], XdpError> {
     let mut slots = [0; PORTS_MAX];
     let used = slots.get_mut(..ports.len()).ok_or(XdpError::TooManyPorts { count: ports.len() })?;
     used.copy_from_slice(&ports);
+    Ok(slots)
+}
+
+fn interface_slots(indexes: &[u32]) -> Result<[u32; INTERFACES_MAX], XdpError> {
+    let mut slots = [0; INTERFACES_MAX];
+    let used = slots
+        .get_mut(..indexes.len())
+        .ok_or(XdpError::TooManyInterfaces { count: indexes.len() })?;
+    used.copy_from_slice(indexes);
     Ok(slots)
 }
 

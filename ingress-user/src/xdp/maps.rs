@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use aya::Ebpf;
 use aya::maps::{Array, CpuMap, Map, MapData, MapError, PerCpuArray, ReusePortSockArray};
 
-use ingress_ebpf::abi::{BUCKETS, QUEUES_MAX, Verdict, counter_slot, names};
+use ingress_ebpf::abi::{BUCKETS, Counts, QUEUES_MAX, Verdict, counter_slot, names};
 
 use super::error::XdpError;
 
@@ -13,33 +13,33 @@ use super::error::XdpError;
 /// one NAPI round (64) from every queue fits.
 const CPU_QUEUE_PACKETS: u32 = 2_048;
 
-/// Packets by RX queue, verdict and CPU, since the program was loaded.
-pub(super) struct Counters(PerCpuArray<MapData, u64>);
+/// Packets by interface, RX queue, verdict and CPU, since the program was loaded.
+pub(super) struct Counters(PerCpuArray<MapData, Counts>);
 
 impl Counters {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, XdpError> {
         take(ebpf, names::COUNTERS).map(Self)
     }
 
-    /// Calls `visit` with queue, verdict, CPU and packets, for every counter that is not zero. Costs one system call
-    /// for each pair of queue and verdict.
+    /// Calls `visit` with queue, verdict, CPU and packets, for every counter of an interface that is not zero; `interface` is
+    /// its place among those given at load. Costs a system call for each queue.
     ///
     /// # Errors
     /// [`XdpError::Map`] when the kernel has no memory for the answer.
     pub(super) fn each(
         &self,
+        interface: u32,
         mut visit: impl FnMut(u32, Verdict, usize, u64),
     ) -> Result<(), XdpError> {
         for queue in 0..QUEUES_MAX {
-            for verdict in Verdict::ALL {
-                let by_cpu = self
-                    .0
-                    .get(&counter_slot(queue, verdict), 0)
-                    .map_err(|error| XdpError::from_map("read the packet counters", error))?;
-                for (cpu, packets) in
-                    by_cpu.iter().enumerate().filter(|(_, packets)| **packets != 0)
+            let by_cpu = self
+                .0
+                .get(&counter_slot(interface, queue), 0)
+                .map_err(|error| XdpError::from_map("read the packet counters", error))?;
+            for (cpu, counts) in by_cpu.iter().enumerate() {
+                for (verdict, &packets) in Verdict::ALL.iter().zip(counts).filter(|(_, n)| **n != 0)
                 {
-                    visit(queue, verdict, cpu, *packets);
+                    visit(queue, *verdict, cpu, packets);
                 }
             }
         }
@@ -93,7 +93,7 @@ impl WorkerSockets {
     }
 }
 
-fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, XdpError>
+pub(super) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, XdpError>
 where
     M: TryFrom<Map, Error = MapError>,
 {

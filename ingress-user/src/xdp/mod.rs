@@ -5,12 +5,15 @@
 //! - [`InterfaceTelemetry`]: the counters
 //! - [`object()`]: the eBPF object inside the binary
 //! - `steering`: configuration to tier, a pure function
+//! - [`Filter`]: bans, lists and samples of the loaded program; `lists`: how one set of networks is exchanged for another
 //! - `load`: object to kernel; `maps`: typed handles, the only place that knows the maps
 //!
 //! Everything hangs on file descriptors of this process: when it dies, however it dies, the kernel detaches the
 //! programs and the host goes on without them.
 
 mod error;
+mod filter;
+mod lists;
 mod load;
 mod maps;
 mod object;
@@ -19,7 +22,9 @@ mod steering;
 mod telemetry;
 
 pub use error::XdpError;
-pub use load::{Action, Prefilter, Redirection};
+pub use filter::{DroppedPacket, Filter};
+pub use lists::{ListFile, Lists};
+pub use load::{Action, Prefilter, Redirection, Setup};
 pub use object::object;
 pub use plane::DataPlane;
 pub use steering::Tier;

@@ -1,11 +1,13 @@
 //! The data plane as the daemon holds it.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::sync::Arc;
 
 use crate::config::XdpConfig;
 
 use super::error::XdpError;
-use super::load::{self, Attached, Prefilter, Redirection};
+use super::filter::Filter;
+use super::load::{self, Attached, Prefilter, Redirection, Setup};
 use super::object::object;
 use super::steering::{self, Attach, Tier};
 use super::telemetry::InterfaceTelemetry;
@@ -14,6 +16,8 @@ use super::telemetry::InterfaceTelemetry;
 pub struct DataPlane {
     tier: Tier,
     reason: String,
+    /// None where it is not attached.
+    prefilter: Option<Prefilter>,
     interfaces: Vec<Attached>,
 }
 
@@ -31,14 +35,19 @@ impl DataPlane {
     ) -> Result<Self, XdpError> {
         let plan = steering::plan(config);
         let Some(attach) = plan.attach else {
-            return Ok(Self { tier: plan.tier, reason: plan.reason.into(), interfaces: vec![] });
+            return Ok(Self::without_prefilter(plan.tier, plan.reason.into()));
         };
         let redirection = match plan.tier {
             Tier::Cpumap => Redirection::Cpus(worker_cpus),
             Tier::Queues | Tier::IncomingCpu | Tier::None => Redirection::Off,
         };
-        match attach_all(&config.interfaces, attach, ports, redirection) {
-            Ok(interfaces) => Ok(Self { tier: plan.tier, reason: plan.reason.into(), interfaces }),
+        match attach_all(config, attach, ports, redirection) {
+            Ok((prefilter, interfaces)) => Ok(Self {
+                tier: plan.tier,
+                reason: plan.reason.into(),
+                prefilter: Some(prefilter),
+                interfaces,
+            }),
             Err(error) if attach.required => Err(error),
             Err(error) => {
                 let reason = format!("XDP is not in use: {}.", error.with_causes());
@@ -46,8 +55,7 @@ impl DataPlane {
                 if let Some(log) = error.verifier_log() {
                     tracing::debug!("verifier log:\n{log}");
                 }
-                let tier = steering::without_xdp(config.steering);
-                Ok(Self { tier, reason, interfaces: vec![] })
+                Ok(Self::without_prefilter(steering::without_xdp(config.steering), reason))
             }
         }
     }
@@ -67,6 +75,15 @@ impl DataPlane {
         load::attach_select_worker(object().ok_or(XdpError::NoObject)?, group)
     }
 
+    fn without_prefilter(tier: Tier, reason: String) -> Self {
+        Self { tier, reason, prefilter: None, interfaces: vec![] }
+    }
+
+    /// The filter, where XDP is in use.
+    pub fn filter(&self) -> Option<&Arc<Filter>> {
+        self.prefilter.as_ref().map(Prefilter::filter)
+    }
+
     pub fn tier(&self) -> Tier {
         self.tier
     }
@@ -79,29 +96,43 @@ impl DataPlane {
     /// The counters of every attached interface. An interface whose counters cannot be read is left out, with a
     /// warning in the log.
     pub fn telemetry(&self) -> Vec<InterfaceTelemetry> {
-        let read = |attached: &Attached| {
-            attached
-                .telemetry()
+        let Some(prefilter) = &self.prefilter else { return vec![] };
+        let read = |(slot, attached): (u32, &Attached)| {
+            prefilter
+                .telemetry(slot, attached)
                 .inspect_err(|error| tracing::warn!("no counters: {}", error.with_causes()))
                 .ok()
         };
-        self.interfaces.iter().filter_map(read).collect()
+        (0..).zip(&self.interfaces).filter_map(read).collect()
     }
 }
 
 /// All or none: when one interface fails, those before it are detached by their drop.
 fn attach_all(
-    interfaces: &[String],
+    config: &XdpConfig,
     attach: Attach,
     ports: &[u16],
     redirection: Redirection<'_>,
-) -> Result<Vec<Attached>, XdpError> {
+) -> Result<(Prefilter, Vec<Attached>), XdpError> {
     let object = object().ok_or(XdpError::NoObject)?;
-    interfaces
+    let indexes =
+        config.interfaces.iter().map(|name| index_of(name)).collect::<Result<Vec<_>, _>>()?;
+    let setup = Setup { ports, interfaces: &indexes, redirection, filter: &config.filter };
+    let mut prefilter = Prefilter::load(object, setup)?;
+    let attached = config
+        .interfaces
         .iter()
-        // Loaded once for each: every interface has counters of its own.
-        .map(|name| Prefilter::load(object, ports, redirection)?.attach(name, attach.mode))
-        .collect()
+        .map(|name| prefilter.attach(name, attach.mode))
+        .collect::<Result<_, _>>()?;
+    Ok((prefilter, attached))
+}
+
+fn index_of(interface: &str) -> Result<u32, XdpError> {
+    let no_such = |_error| XdpError::NoSuchInterface { interface: interface.to_owned() };
+    // The kernel has no names with NUL, and aya would panic on one.
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+        .map_err(|error| XdpError::from_map("open a socket", error))?;
+    rustix::net::netdevice::name_to_index(&socket, interface).map_err(no_such)
 }
 
 const _: () = {

@@ -89,9 +89,15 @@ pub(super) fn without_xdp(steering: SteeringMode) -> Tier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::FilterConfig;
 
     fn planned(mode: XdpMode, steering: SteeringMode) -> Plan {
-        plan(&XdpConfig { interfaces: vec!["eth0".into()], mode, steering })
+        plan(&XdpConfig {
+            interfaces: vec!["eth0".into()],
+            mode,
+            steering,
+            filter: FilterConfig::default(),
+        })
     }
 
     const STEERINGS: [SteeringMode; 4] =
@@ -124,7 +130,12 @@ mod tests {
     #[test]
     fn without_interfaces_nothing_is_attached() {
         for steering in STEERINGS {
-            let plan = plan(&XdpConfig { interfaces: vec![], mode: XdpMode::Native, steering });
+            let plan = plan(&XdpConfig {
+                interfaces: vec![],
+                mode: XdpMode::Native,
+                steering,
+                filter: FilterConfig::default(),
+            });
             assert_eq!((plan.attach, plan.tier), (None, without_xdp(steering)));
         }
     }

@@ -39,12 +39,13 @@ pub struct CpuTelemetry {
 pub(super) fn read(
     name: &str,
     mode: &'static str,
+    slot: u32,
     counters: &Counters,
 ) -> Result<InterfaceTelemetry, XdpError> {
     let mut total = Tally::default();
     let mut queues = BTreeMap::<u32, Tally>::new();
     let mut cpus = BTreeMap::<usize, Tally>::new();
-    counters.each(|queue, verdict, cpu, packets| {
+    counters.each(slot, |queue, verdict, cpu, packets| {
         total.add(verdict, packets);
         queues.entry(queue).or_default().add(verdict, packets);
         cpus.entry(cpu).or_default().add(verdict, packets);

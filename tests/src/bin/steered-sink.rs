@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use ingress_tests::netns;
-use ingress_user::config::{SteeringMode, XdpConfig, XdpMode};
+use ingress_user::config::{FilterConfig, SteeringMode, XdpConfig, XdpMode};
 use ingress_user::xdp::{DataPlane, InterfaceTelemetry, Tier};
 
 const GREETING: &[u8] = b"220 mx.example.net\r\n";
@@ -42,6 +42,7 @@ fn serve(mode: &str, steering: &str, address: &str, cpus: &[&str]) -> Result<()>
         interfaces: vec![netns::INTERFACE.into()],
         mode: parse_mode(mode)?,
         steering: parse_steering(steering)?,
+        filter: FilterConfig::default(),
     };
     let address: SocketAddr = address.parse()?;
     let cpus: Vec<usize> = cpus.iter().map(|cpu| cpu.parse()).collect::<Result<_, _>>()?;

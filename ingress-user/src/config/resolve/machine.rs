@@ -1,11 +1,24 @@
 //! What depends on the hardware: CPUs and network interfaces.
 
+use std::ops::RangeInclusive;
+
 use super::super::error::ConfigError;
 use super::super::file;
 use super::super::source::Source;
 use super::super::values::Workers;
-use super::super::{SteeringMode, XdpConfig, XdpMode};
+use super::super::{FilterConfig, SteeringMode, XdpConfig, XdpMode};
+use super::limits::Section;
+use super::{Place, network};
 use crate::spool::QueueId;
+
+/// As many as the XDP program counts apart.
+const INTERFACES_MAX: usize = ingress_ebpf::abi::INTERFACES_MAX;
+
+/// Events a second; 0 is no limit. No CPU sees more.
+const RATE: RangeInclusive<u64> = 0..=100_000_000;
+const BURST: RangeInclusive<u64> = 1..=100_000_000;
+/// A SYN is one packet.
+const SYN_PAYLOAD_BYTES: RangeInclusive<u64> = 0..=65_535;
 
 /// The CPUs that get a worker, out of those this process may run on.
 pub(super) fn worker_cpus(
@@ -66,7 +79,8 @@ fn number_list(numbers: &[usize]) -> String {
     numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
 }
 
-pub(super) fn xdp(source: &Source<'_>, file: file::Xdp) -> Result<XdpConfig, ConfigError> {
+pub(super) fn xdp(at: &Place<'_, '_>, file: file::Xdp) -> Result<XdpConfig, ConfigError> {
+    let source = at.source;
     for (index, name) in file.interfaces.iter().enumerate() {
         let key = format!("xdp.interfaces.{index}");
         if !is_interface_name(name) {
@@ -88,7 +102,55 @@ pub(super) fn xdp(source: &Source<'_>, file: file::Xdp) -> Result<XdpConfig, Con
         let expected = "another steering: cpumap needs mode \"native\" or \"auto\"";
         return Err(source.problem("xdp.steering", expected));
     }
-    Ok(XdpConfig { interfaces: file.interfaces, mode, steering })
+    if file.interfaces.len() > INTERFACES_MAX {
+        let expected = format!("at most {INTERFACES_MAX} interfaces");
+        return Err(at.source.problem("xdp.interfaces", expected));
+    }
+    let filter = filter(at, &file.filter)?;
+    Ok(XdpConfig { interfaces: file.interfaces, mode, steering, filter })
+}
+
+fn filter(at: &Place<'_, '_>, file: &file::Filter) -> Result<FilterConfig, ConfigError> {
+    let d = FilterConfig::default();
+    let section = Section { source: at.source, name: "xdp.filter" };
+    let count = |key, given, default: u32| {
+        section.count_in(key, given, RATE, default as usize).map(|value| value as u32)
+    };
+    let deny_file =
+        |(index, text): (usize, &String)| at.path(&format!("xdp.filter.deny_files.{index}"), text);
+    let payload = section.size(
+        "syn_payload_bytes_max",
+        file.syn_payload_bytes_max,
+        SYN_PAYLOAD_BYTES,
+        d.syn_payload_bytes_max.into(),
+    )?;
+    let burst = section.count_in(
+        "connections_burst",
+        file.connections_burst,
+        BURST,
+        d.connections_burst as usize,
+    )?;
+    Ok(FilterConfig {
+        mode: file.mode.unwrap_or(d.mode),
+        allow: network::networks(at.source, "xdp.filter.allow", &file.allow)?
+            .iter()
+            .copied()
+            .collect(),
+        deny_files: file.deny_files.iter().enumerate().map(deny_file).collect::<Result<_, _>>()?,
+        connections_per_second: count(
+            "connections_per_second",
+            file.connections_per_second,
+            d.connections_per_second,
+        )?,
+        connections_burst: burst as u32,
+        pressure_per_second: count(
+            "pressure_per_second",
+            file.pressure_per_second,
+            d.pressure_per_second,
+        )?,
+        syn_payload_bytes_max: payload as u32,
+        sample_every: count("sample_every", file.sample_every, d.sample_every)?,
+    })
 }
 
 /// What the kernel allows (dev_valid_name), IFNAMSIZ being 16 with the NUL.

@@ -42,7 +42,7 @@ pub(super) fn resolve(
         networks: network::clients(source, &file.networks)?,
         target: target(&delivery, &file.delivery.extensions),
         delivery,
-        xdp: machine::xdp(source, file.xdp)?,
+        xdp: machine::xdp(&at, file.xdp)?,
         control: network::control(&at, &file.control, &state_dir, &listeners)?,
         state_dir,
         listeners,

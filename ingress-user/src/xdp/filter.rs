@@ -1,0 +1,245 @@
+//! The filter's maps, as the daemon writes and reads them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
+use aya::util::nr_cpus;
+use ipnet::IpNet;
+use rustix::time::{ClockId, clock_gettime};
+
+use ingress_ebpf::abi::{Ban, Listings, Sample, Verdict, names, sample};
+use ingress_ebpf::filter::{v4_key, v6_key};
+
+use super::error::XdpError;
+use super::lists::{Change, Lists};
+use super::maps::take;
+use crate::config::{FilterConfig, FilterMode};
+
+/// The filter of a running program. Shared: every method may be called from any thread.
+pub struct Filter {
+    maps: Mutex<Maps>,
+    possible_cpus: usize,
+}
+
+/// Sizes are the object's, but for the bans, of which the daemon decides.
+struct Maps {
+    bans: PerCpuHashMap<MapData, u64, Ban>,
+    listed_v4: LpmTrie<MapData, [u8; 4], Listings>,
+    listed_v6: LpmTrie<MapData, [u8; 16], Listings>,
+    generation: Array<MapData, u32>,
+    samples: RingBuf<MapData>,
+    samples_lost: PerCpuArray<MapData, u64>,
+    /// In force.
+    lists: Lists,
+}
+
+/// A packet that was dropped, or would have been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DroppedPacket {
+    pub source: IpAddr,
+    /// A name of [`Verdict`].
+    pub verdict: &'static str,
+    pub destination_port: u16,
+    /// TCP's control bits (RFC 9293 section 3.1).
+    pub flags: u8,
+    pub queue: u32,
+    pub interface_index: u32,
+}
+
+/// The read-only globals of the program that belong to the filter.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Globals {
+    pub(super) enforcement: u32,
+    pub(super) syn_payload_bytes_max: u32,
+    pub(super) source_period: u64,
+    pub(super) source_burst: u64,
+    pub(super) pressure_period: u64,
+    pub(super) pressure_burst: u64,
+    pub(super) sample_every: u64,
+}
+
+impl Globals {
+    pub(super) fn of(config: &FilterConfig) -> Self {
+        let source_period = period(config.connections_per_second);
+        let pressure_period = period(config.pressure_per_second);
+        Self {
+            enforcement: match config.mode {
+                FilterMode::Off => 0,
+                FilterMode::Monitor => 1,
+                FilterMode::Drop => 2,
+            },
+            syn_payload_bytes_max: config.syn_payload_bytes_max,
+            source_period,
+            // The first of a burst finds the budget whole.
+            source_burst: source_period
+                .saturating_mul(u64::from(config.connections_burst.saturating_sub(1))),
+            pressure_period,
+            // A second's worth at once.
+            pressure_burst: if pressure_period == 0 { 0 } else { 1_000_000_000 },
+            sample_every: u64::from(config.sample_every),
+        }
+    }
+}
+
+/// Nanoseconds between events at this rate; 0 for none.
+fn period(per_second: u32) -> u64 {
+    1_000_000_000_u64.checked_div(u64::from(per_second)).unwrap_or(0)
+}
+
+impl Filter {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, XdpError> {
+        let maps = Maps {
+            bans: take(ebpf, names::BANS)?,
+            listed_v4: take(ebpf, names::LISTED_V4)?,
+            listed_v6: take(ebpf, names::LISTED_V6)?,
+            generation: take(ebpf, names::GENERATION)?,
+            samples: take(ebpf, names::SAMPLES)?,
+            samples_lost: take(ebpf, names::SAMPLES_LOST)?,
+            lists: Lists::default(),
+        };
+        let possible_cpus = nr_cpus().map_err(|(file, source)| {
+            XdpError::from_map(
+                "count the CPUs",
+                std::io::Error::new(source.kind(), format!("{file}: {source}")),
+            )
+        })?;
+        Ok(Self { maps: Mutex::new(maps), possible_cpus })
+    }
+
+    /// Drops all packets of the client for so long. An IPv6 client is its network of /64.
+    ///
+    /// # Errors
+    /// [`XdpError::Map`] when there are too many bans.
+    pub fn ban(&self, client: IpAddr, lifetime: Duration) -> Result<(), XdpError> {
+        let until = coarse_nanoseconds()
+            .saturating_add(u64::try_from(lifetime.as_nanos()).unwrap_or(u64::MAX));
+        let map_error = |error| XdpError::from_map("ban a client", error);
+        let mut maps = self.maps();
+        let key = key_of(client);
+        let mut values = maps.bans.get(&key, 0).map_or_else(
+            |_unknown| vec![[0, 0]; self.possible_cpus],
+            |known| known.iter().copied().collect(),
+        );
+        for value in &mut values {
+            value[0] = until;
+        }
+        let values = PerCpuValues::try_from(values)
+            .map_err(|error| XdpError::from_map("ban a client", error))?;
+        maps.bans.insert(key, values, 0).map_err(map_error)
+    }
+
+    /// Ends a ban, if there is one.
+    pub fn lift_ban(&self, client: IpAddr) {
+        // What is not there is lifted.
+        let _ = self.maps().bans.remove(&key_of(client));
+    }
+
+    /// Packets that the ban of this client has dropped.
+    pub fn packets_of_ban(&self, client: IpAddr) -> u64 {
+        let values = self.maps().bans.get(&key_of(client), 0);
+        values.map_or(0, |values| values.iter().map(|[_, packets]| packets).sum())
+    }
+
+    /// Puts these lists in force in place of the ones before, all at once. Costs a system call for each prefix of both.
+    ///
+    /// # Errors
+    /// [`XdpError::Map`] when the kernel has no memory for them; those before stay in force.
+    pub fn set_lists(&self, lists: Lists) -> Result<(), XdpError> {
+        let mut maps = self.maps();
+        let map_error = |error| XdpError::from_map("write the lists of networks", error);
+        let generation = maps.generation.get(&0, 0).map_err(map_error)?;
+        let changes = Change::between(&maps.lists, &lists);
+        for change in &changes {
+            let (before, after) = (change.before as u32, change.after as u32);
+            let value = if generation & 1 == 0 { [before, after] } else { [after, before] };
+            maps.set_listing(change.network, value).map_err(map_error)?;
+        }
+        maps.generation.set(0, generation.wrapping_add(1), 0).map_err(map_error)?;
+        for change in changes.iter().filter(|change| !change.stays) {
+            // Means the same as what covers it, so it may as well stay where it cannot be removed.
+            let _ = maps.remove_listing(change.network);
+        }
+        maps.lists = lists;
+        Ok(())
+    }
+
+    /// Samples that came since the last call.
+    pub fn samples(&self) -> Vec<DroppedPacket> {
+        let mut maps = self.maps();
+        let mut samples = Vec::new();
+        while let Some(item) = maps.samples.next() {
+            samples.extend(DroppedPacket::parse(&item));
+        }
+        samples
+    }
+
+    /// Samples that found no room, since the program was loaded.
+    pub fn samples_lost(&self) -> u64 {
+        self.maps().samples_lost.get(&0, 0).map_or(0, |values| values.iter().sum())
+    }
+
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        // Each map is whole after each call, so a panic elsewhere leaves nothing half done.
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Maps {
+    fn set_listing(&mut self, network: IpNet, value: Listings) -> Result<(), aya::maps::MapError> {
+        let length = u32::from(network.prefix_len());
+        match network.network() {
+            IpAddr::V4(address) => {
+                self.listed_v4.insert(&Key::new(length, address.octets()), value, 0)
+            }
+            IpAddr::V6(address) => {
+                self.listed_v6.insert(&Key::new(length, address.octets()), value, 0)
+            }
+        }
+    }
+
+    fn remove_listing(&mut self, network: IpNet) -> Result<(), aya::maps::MapError> {
+        let length = u32::from(network.prefix_len());
+        match network.network() {
+            IpAddr::V4(address) => self.listed_v4.remove(&Key::new(length, address.octets())),
+            IpAddr::V6(address) => self.listed_v6.remove(&Key::new(length, address.octets())),
+        }
+    }
+}
+
+impl DroppedPacket {
+    /// None when it is not a sample of this version.
+    fn parse(octets: &[u8]) -> Option<Self> {
+        let octets: &[u8; size_of::<Sample>()] = octets.try_into().ok()?;
+        let mut words = octets.chunks_exact(8).filter_map(|word| word.try_into().ok());
+        let [_time, high, low, packed] =
+            std::array::from_fn(|_| words.next().map_or(0, u64::from_ne_bytes));
+        let (verdict, flags, destination_port, queue, interface_index) = sample::unpack(packed);
+        let address = Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low));
+        Some(Self {
+            source: IpAddr::V6(address).to_canonical(),
+            verdict: Verdict::ALL.get(verdict as usize)?.name(),
+            destination_port,
+            flags,
+            queue,
+            interface_index,
+        })
+    }
+}
+
+fn key_of(client: IpAddr) -> u64 {
+    match client.to_canonical() {
+        IpAddr::V4(address) => v4_key(Ipv4Addr::to_bits(address)),
+        IpAddr::V6(address) => v6_key((address.to_bits() >> 64) as u64),
+    }
+}
+
+/// The clock that the program compares with.
+fn coarse_nanoseconds() -> u64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+}
