@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Limits, SpoolConfig};
+use super::{Limits, MtaStsConfig, PolicyMode, SpoolConfig};
 
 /// The values named in the documentation of each field.
 impl Default for Limits {
@@ -32,5 +32,18 @@ impl Default for Limits {
 impl Default for SpoolConfig {
     fn default() -> Self {
         Self { segment_bytes_max: 64 << 20, submissions_max: 1_024, batch_messages_max: 256 }
+    }
+}
+
+/// The values named in the documentation of each field.
+impl Default for MtaStsConfig {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            mode: PolicyMode::Auto,
+            max_age: Duration::from_secs(14 * 24 * 60 * 60),
+            mx: Vec::new(),
+            certificates: Vec::new(),
+        }
     }
 }

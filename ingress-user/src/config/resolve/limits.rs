@@ -192,9 +192,9 @@ fn message_fits_in_buffers(source: &Source<'_>, limits: &Limits) -> Result<(), C
 }
 
 /// One section's numbers: the value given if it is in range, the default if none is given.
-struct Section<'s, 't> {
-    source: &'s Source<'t>,
-    name: &'static str,
+pub(super) struct Section<'s, 't> {
+    pub(super) source: &'s Source<'t>,
+    pub(super) name: &'static str,
 }
 
 impl Section<'_, '_> {
@@ -217,7 +217,7 @@ impl Section<'_, '_> {
         self.duration_in(key, given, DELAY, default)
     }
 
-    fn duration_in(
+    pub(super) fn duration_in(
         &self,
         key: &str,
         given: Option<DurationText>,
