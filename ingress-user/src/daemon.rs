@@ -12,10 +12,12 @@ use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use crate::config::{Config, ListenerConfig, TlsMode};
 use crate::control::{
-    self, Bound, ListenerStatus, StatusSource, XdpInterfaceStatus, XdpQueueStatus, XdpStatus,
+    self, Bound, BoundMtaSts, ListenerStatus, PolicySite, StatusSource, XdpInterfaceStatus,
+    XdpQueueStatus, XdpStatus,
 };
 use crate::delivery::{self, DeliveryHandle};
 use crate::metrics::Metrics;
@@ -43,6 +45,7 @@ pub struct Ready {
     pub listeners: Vec<ListenerStatus>,
     pub control: PathBuf,
     pub metrics: Option<SocketAddr>,
+    pub mta_sts: Vec<SocketAddr>,
 }
 
 /// All threads and tasks of a started daemon.
@@ -55,6 +58,8 @@ pub struct Daemon {
     spool: SpoolThread,
     /// Ends the control plane when dropped.
     control: oneshot::Sender<()>,
+    /// Serves the MTA-STS policy.
+    mta_sts: AbortHandle,
     /// Detaches the kernel programs when dropped.
     data_plane: Arc<DataPlane>,
 }
@@ -80,6 +85,7 @@ impl Daemon {
         let certificates = prepare_state(&config)?;
         let groups = open_groups(&config)?;
         let control = control::bind(&config.control)?;
+        let mta_sts = BoundMtaSts::bind(&config.mta_sts.listen)?;
         let data_plane = Arc::new(start_data_plane(&config, &groups)?);
 
         let metrics = Arc::new(Metrics::new(&config.worker_cpus));
@@ -92,16 +98,19 @@ impl Daemon {
             listeners: groups.iter().map(Group::status).collect(),
             control: control.socket().to_owned(),
             metrics: control.metrics_address(),
+            mta_sts: mta_sts.addresses(),
         };
         let (reporter, handle, journal) =
             journal::start(config.tls.memory.clone(), own_of(&certificates), &config.state_dir)
                 .context("cannot start the journal of TLS handshakes")?;
+        let site = policy_site(&config, &certificates);
         let source = status_source(
             &config,
             &ready,
             started,
             Arc::clone(&metrics),
             Arc::clone(&certificates),
+            Arc::clone(&site),
             handle.clone(),
             Arc::clone(&data_plane),
         );
@@ -114,6 +123,7 @@ impl Daemon {
             Arc::clone(&certificates),
             runtime,
         );
+        let mta_sts = serve_mta_sts(mta_sts, site, runtime);
         runtime.spawn(reload::watch(Arc::clone(&certificates)));
         let seed = WorkerSeed {
             config,
@@ -134,6 +144,7 @@ impl Daemon {
             delivery,
             spool: spool_thread,
             control,
+            mta_sts,
             data_plane,
         })
     }
@@ -162,6 +173,7 @@ impl Daemon {
         runtime.block_on(self.delivery.stop());
         self.spool.shutdown();
         drop(self.control);
+        self.mta_sts.abort();
         drop(self.data_plane);
     }
 }
@@ -258,7 +270,10 @@ fn prepare_state(config: &Config) -> Result<Arc<Certificates>> {
     warn_about_load_test_settings(config);
     raise_file_limit(config.limits.connections_max);
     let certificates = Certificates::load(config.tls.clone(), &config.hostname, &config.state_dir)?;
-    Ok(Arc::new(certificates))
+    Ok(Arc::new(match config.mta_sts.listen.is_empty() {
+        true => certificates,
+        false => certificates.with_https(config.mta_sts.certificates.clone())?,
+    }))
 }
 
 /// Recovers what the spool holds, and begins to deliver it.
@@ -300,6 +315,9 @@ fn warn_about_load_test_settings(config: &Config) {
         tracing::warn!(
             "recipients.domains is [\"*\"]: mail for any domain is taken; for load tests only"
         );
+    }
+    if let Some(remark) = config.mta_sts.remark(&config.recipients) {
+        tracing::warn!("{remark}");
     }
 }
 
@@ -380,9 +398,11 @@ fn status_source(
     started: std::time::Instant,
     metrics: Arc<Metrics>,
     certificates: Arc<Certificates>,
+    site: Arc<PolicySite>,
     journal: JournalHandle,
     data_plane: Arc<DataPlane>,
 ) -> StatusSource {
+    let mta_sts = ready.mta_sts.clone();
     StatusSource {
         metrics,
         hostname: config.hostname.clone(),
@@ -390,7 +410,8 @@ fn status_source(
         tier: data_plane.tier().name(),
         tier_reason: data_plane.reason().to_owned(),
         listeners: ready.listeners.clone(),
-        certificates: Box::new(move || certificates.served()),
+        certificates: Box::new(move || certificates.all_served()),
+        mta_sts: Box::new(move || site.status(mta_sts.clone())),
         tls: Box::new(move || journal.totals()),
         xdp: Box::new(move || xdp_status(&data_plane.telemetry())),
     }
@@ -416,6 +437,22 @@ fn xdp_status(telemetry: &[InterfaceTelemetry]) -> XdpStatus {
     let queue_status = |(queue, packets)| XdpQueueStatus { queue, packets };
     status.queues = queues.into_iter().map(queue_status).collect();
     status
+}
+
+fn policy_site(config: &Config, certificates: &Arc<Certificates>) -> Arc<PolicySite> {
+    let (domains, settings) = (config.recipients.clone(), config.mta_sts.clone());
+    Arc::new(PolicySite::new(&config.hostname, domains, settings, Arc::clone(certificates)))
+}
+
+/// Beside the rest of the control plane, so that neither ends with the other.
+fn serve_mta_sts(bound: BoundMtaSts, site: Arc<PolicySite>, runtime: &Runtime) -> AbortHandle {
+    runtime
+        .spawn(async move {
+            if !bound.addresses().is_empty() {
+                bound.serve(site).await;
+            }
+        })
+        .abort_handle()
 }
 
 fn serve_control(

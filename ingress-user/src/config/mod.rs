@@ -214,6 +214,16 @@ pub struct MtaStsConfig {
     pub certificates: Vec<CertificateFiles>,
 }
 
+impl MtaStsConfig {
+    /// Why nothing is served in spite of an address, where it is so.
+    pub fn remark(&self, domains: &RecipientDomains) -> Option<&'static str> {
+        let is_in_vain = !self.listen.is_empty() && *domains == RecipientDomains::Any;
+        is_in_vain.then_some(
+            "recipients.domains is \"*\", so there is no domain to serve an MTA-STS policy for (mta_sts.listen)",
+        )
+    }
+}
+
 /// What a sender does when this host does not satisfy the policy (RFC 8461 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

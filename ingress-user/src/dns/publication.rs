@@ -64,13 +64,7 @@ impl Publication {
         serves_policy: bool,
     ) -> Self {
         let hostname = hostname.to_ascii_lowercase();
-        let mut domains: Vec<String> = match domains {
-            RecipientDomains::Any => Vec::new(),
-            RecipientDomains::Listed(domains) => {
-                domains.iter().map(|domain| domain.to_string()).collect()
-            }
-        };
-        domains.sort();
+        let domains: Vec<String> = domains.names().into_iter().map(str::to_owned).collect();
         let digests: BTreeSet<String> = public_keys.into_iter().map(sha256).collect();
         let mut records = Vec::new();
         let mut add = |name, kind, value, purpose| {
