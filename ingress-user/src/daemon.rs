@@ -109,7 +109,6 @@ impl Daemon {
             &ready,
             started,
             Arc::clone(&metrics),
-            Arc::clone(&certificates),
             Arc::clone(&site),
             handle.clone(),
             Arc::clone(&data_plane),
@@ -397,12 +396,11 @@ fn status_source(
     ready: &Ready,
     started: std::time::Instant,
     metrics: Arc<Metrics>,
-    certificates: Arc<Certificates>,
     site: Arc<PolicySite>,
     journal: JournalHandle,
     data_plane: Arc<DataPlane>,
 ) -> StatusSource {
-    let mta_sts = ready.mta_sts.clone();
+    let (mta_sts, certificates) = (ready.mta_sts.clone(), Arc::clone(site.certificates()));
     StatusSource {
         metrics,
         hostname: config.hostname.clone(),

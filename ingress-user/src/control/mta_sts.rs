@@ -3,9 +3,10 @@
 //! It is a service beside the mail: what goes wrong here is logged and costs a policy, never a message. Everything that a
 //! client can take is bounded, descriptors first.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
@@ -41,6 +43,13 @@ const LIFETIME_MAX: Duration = Duration::from_secs(30);
 
 /// Octets of a request's header. Those of browsers have less than 2 KiB; hyper takes no smaller bound than 8 KiB.
 const HEADER_BYTES_MAX: usize = 8 << 10;
+
+/// Connections at once of one client. Fewer than are served in all: nobody is to keep the policy from others, since who does
+/// not get it delivers without (RFC 8461 10.2).
+const CLIENT_CONNECTIONS_MAX: usize = 8;
+
+/// What makes a client: an IPv6 host has a network of this size.
+const CLIENT_IPV6_PREFIX: u8 = 64;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -112,6 +121,11 @@ impl PolicySite {
         Self { hostname: hostname.to_owned(), domains, settings, certificates }
     }
 
+    /// Those for mail, and those that the policy is served with.
+    pub fn certificates(&self) -> &Arc<Certificates> {
+        &self.certificates
+    }
+
     /// That of the certificates of the moment, as `ingress dns` prints it.
     fn policy(&self) -> Policy {
         let served = self.certificates.served();
@@ -176,11 +190,36 @@ impl PolicySite {
 async fn accept(listener: tokio::net::TcpListener, site: Arc<PolicySite>) -> Infallible {
     let mut listener = Limited::new(listener, LIFETIME_MAX);
     let mut connections = JoinSet::new();
+    let mut clients = Clients::default();
     loop {
         let (stream, client) = listener.accept().await;
         // Those that have ended: the set keeps them until asked.
         while connections.try_join_next().is_some() {}
-        connections.spawn(serve_connection(stream, client, Arc::clone(&site)));
+        let Some(place) = clients.place(client.ip()) else { continue };
+        let connection = serve_connection(stream, client, Arc::clone(&site));
+        connections.spawn(async move {
+            connection.await;
+            drop(place);
+        });
+    }
+}
+
+/// Who is being served. Each connection has a share of its client's entry.
+#[derive(Debug, Default)]
+struct Clients(HashMap<IpAddr, Arc<()>>);
+
+impl Clients {
+    /// For as long as the connection is open; `None` where the client has enough of them.
+    fn place(&mut self, client: IpAddr) -> Option<Arc<()>> {
+        self.0.retain(|_, place| Arc::strong_count(place) > 1);
+        let client = match client {
+            IpAddr::V4(_) => client,
+            IpAddr::V6(_) => {
+                IpNet::new(client, CLIENT_IPV6_PREFIX).map_or(client, |net| net.network())
+            }
+        };
+        let place = self.0.entry(client).or_default();
+        (Arc::strong_count(place) <= CLIENT_CONNECTIONS_MAX).then(|| Arc::clone(place))
     }
 }
 
@@ -349,6 +388,27 @@ mod tests {
         let error = BoundMtaSts::bind(&addresses).unwrap_err().to_string();
         assert!(error.contains("(mta_sts.listen): Address already in use"), "{error}");
         assert!(error.contains(&addresses[0].to_string()), "{error}");
+    }
+
+    #[test]
+    fn a_client_has_so_many_places_and_leaves_the_rest_to_others() {
+        let mut clients = Clients::default();
+        for (client, same, other) in [
+            ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+            ("2001:db8::1", "2001:db8::2:3", "2001:db8:0:1::1"),
+        ] {
+            let [client, same, other]: [IpAddr; 3] =
+                [client, same, other].map(|address| address.parse().unwrap());
+            let mut places: Vec<_> = (0..CLIENT_CONNECTIONS_MAX)
+                .map(|_| clients.place(client).expect("there is room"))
+                .collect();
+            assert!(clients.place(same).is_none());
+            assert!(clients.place(other).is_some());
+            places.pop();
+            assert!(clients.place(same).is_some());
+        }
+        clients.place([192, 0, 2, 3].into());
+        assert_eq!(clients.0.len(), 1, "who has gone is forgotten");
     }
 
     #[tokio::test(start_paused = true)]
