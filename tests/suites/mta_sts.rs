@@ -74,9 +74,8 @@ fn make_certificate(path: &Path, names: &str) {
 }
 
 fn address(daemon: &Daemon) -> SocketAddr {
-    let status = daemon.status().unwrap();
-    let address = status["mta_sts"]["addresses"][0].as_str();
-    address.unwrap_or_else(|| panic!("no address in {status}")).parse().unwrap()
+    let ready = daemon.ready();
+    *ready.mta_sts.first().unwrap_or_else(|| panic!("no mta_sts= in {ready:?}"))
 }
 
 /// What curl makes of `path` at `host`, when it trusts `NAME.pem` alone. With `arguments` before the URL.
@@ -147,6 +146,18 @@ fn the_policy_served_is_the_one_that_dns_prints() {
         let has_all = settings.is_empty() || shown.contains("mx: *.backup.example\nmax_age: 86400");
         assert!(has_all, "{shown}");
     }
+}
+
+#[test]
+fn the_status_has_the_port_that_the_kernel_chose_and_the_mode() {
+    let site = with_certificate("");
+    let daemon = site.start().unwrap();
+    let status = daemon.status().unwrap();
+    let to = address(&daemon);
+    assert_ne!(to.port(), 0);
+    // The certificate for mail is the self-signed one.
+    let expected = serde_json::json!({ "addresses": [to.to_string()], "mode": "testing" });
+    assert_eq!(status["mta_sts"], expected);
 }
 
 #[test]

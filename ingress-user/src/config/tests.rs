@@ -211,6 +211,10 @@ fn each_error_names_line_key_and_what_was_expected() {
             "f:4: [mta_sts] listen = \"127.0.0.1:443\": expected an address that neither",
         ),
         (
+            "[mta_sts]\nlisten = [\"a\", \"b\", \"c\", \"d\", \"e\", \"f\", \"g\", \"h\", \"i\"]",
+            "f:2: [mta_sts] listen = [\"a\", \"b\", \"c\", \"d\", \"e\", \"f\", \"g\", \"h\", \"i\"]: expected at most 8 addresses",
+        ),
+        (
             "[mta_sts]\nmode = \"strict\"",
             "f:2: [mta_sts] mode = \"strict\": expected one of \"auto\", \"testing\", \"enforce\", \"none\"",
         ),

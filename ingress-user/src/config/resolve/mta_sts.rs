@@ -14,8 +14,8 @@ use super::{Place, certificates, hosts, network};
 /// RFC 8461 3.2: to a year of 365.25 days. A policy of 0 s would be none, for which there is a mode.
 const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(31_557_600);
 
-/// Sockets to serve a small file on: all families and interfaces that a host could want, and no list gone wrong.
-const LISTEN_MAX: usize = 16;
+/// Both families on a few interfaces. Each may take 32 file descriptors for its connections, of those that are not for mail.
+const LISTEN_MAX: usize = 8;
 
 /// A policy is fetched whole, and senders limit it (RFC 8461 3.3 suggests 64 KiB).
 const MX_MAX: usize = 100;
