@@ -13,10 +13,12 @@ use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use crate::config::{Config, ListenerConfig, TlsMode};
 use crate::control::{
-    self, Bound, ListenerStatus, StatusSource, XdpInterfaceStatus, XdpQueueStatus, XdpStatus,
+    self, Bound, BoundMtaSts, ListenerStatus, PolicySite, StatusSource, XdpInterfaceStatus,
+    XdpQueueStatus, XdpStatus,
 };
 use crate::delivery::{self, DeliveryHandle};
 use crate::metrics::Metrics;
@@ -45,6 +47,7 @@ pub struct Ready {
     pub listeners: Vec<ListenerStatus>,
     pub control: PathBuf,
     pub metrics: Option<SocketAddr>,
+    pub mta_sts: Vec<SocketAddr>,
 }
 
 /// All threads and tasks of a started daemon.
@@ -57,6 +60,8 @@ pub struct Daemon {
     spool: SpoolThread,
     /// Ends the control plane when dropped.
     control: oneshot::Sender<()>,
+    /// Serves the MTA-STS policy.
+    mta_sts: AbortHandle,
     /// Detaches the kernel programs when dropped.
     data_plane: Arc<DataPlane>,
 }
@@ -87,6 +92,7 @@ impl Daemon {
         let certificates = prepare_state(&config)?;
         let groups = open_groups(&config)?;
         let control = control::bind(&config.control)?;
+        let mta_sts = BoundMtaSts::bind(&config.mta_sts.listen)?;
         let data_plane = Arc::new(start_data_plane(&config, &groups)?);
 
         let metrics = Arc::new(Metrics::new(&config.worker_cpus));
@@ -99,16 +105,18 @@ impl Daemon {
             listeners: groups.iter().map(Group::status).collect(),
             control: control.socket().to_owned(),
             metrics: control.metrics_address(),
+            mta_sts: mta_sts.addresses(),
         };
         let (reporter, handle, journal) =
             journal::start(config.tls.memory.clone(), own_of(&certificates), &config.state_dir)
                 .context("cannot start the journal of TLS handshakes")?;
+        let site = policy_site(&config, &certificates);
         let source = status_source(
             &config,
             &ready,
             started,
             Arc::clone(&metrics),
-            Arc::clone(&certificates),
+            Arc::clone(&site),
             handle.clone(),
             Arc::clone(&data_plane),
         );
@@ -121,6 +129,7 @@ impl Daemon {
             Arc::clone(&certificates),
             runtime,
         );
+        let mta_sts = serve_mta_sts(mta_sts, site, runtime);
         runtime.spawn(reload::watch(Arc::clone(&certificates)));
         let seed = WorkerSeed {
             config,
@@ -141,6 +150,7 @@ impl Daemon {
             delivery,
             spool: spool_thread,
             control,
+            mta_sts,
             data_plane,
         })
     }
@@ -169,6 +179,7 @@ impl Daemon {
         runtime.block_on(self.delivery.stop());
         self.spool.shutdown();
         drop(self.control);
+        self.mta_sts.abort();
         drop(self.data_plane);
     }
 }
@@ -270,7 +281,10 @@ fn prepare_state(config: &Config) -> Result<Arc<Certificates>> {
     warn_about_load_test_settings(config);
     raise_file_limit(config.limits.connections_max);
     let certificates = Certificates::load(config.tls.clone(), &config.hostname, &config.state_dir)?;
-    Ok(Arc::new(certificates))
+    Ok(Arc::new(match config.mta_sts.listen.is_empty() {
+        true => certificates,
+        false => certificates.with_https(config.mta_sts.certificates.clone())?,
+    }))
 }
 
 /// Recovers what the spool holds, and begins to deliver it.
@@ -312,6 +326,9 @@ fn warn_about_load_test_settings(config: &Config) {
         tracing::warn!(
             "recipients.domains is [\"*\"]: mail for any domain is taken; for load tests only"
         );
+    }
+    if let Some(remark) = config.mta_sts.remark(&config.recipients) {
+        tracing::warn!("{remark}");
     }
 }
 
@@ -391,10 +408,11 @@ fn status_source(
     ready: &Ready,
     started: std::time::Instant,
     metrics: Arc<Metrics>,
-    certificates: Arc<Certificates>,
+    site: Arc<PolicySite>,
     journal: JournalHandle,
     data_plane: Arc<DataPlane>,
 ) -> StatusSource {
+    let (mta_sts, certificates) = (ready.mta_sts.clone(), Arc::clone(site.certificates()));
     StatusSource {
         metrics,
         hostname: config.hostname.clone(),
@@ -402,7 +420,8 @@ fn status_source(
         tier: data_plane.tier().name(),
         tier_reason: data_plane.reason().to_owned(),
         listeners: ready.listeners.clone(),
-        certificates: Box::new(move || certificates.served()),
+        certificates: Box::new(move || certificates.all_served()),
+        mta_sts: Box::new(move || site.status(mta_sts.clone())),
         tls: Box::new(move || journal.totals()),
         xdp: Box::new(move || xdp_status(&data_plane.telemetry())),
     }
@@ -428,6 +447,22 @@ fn xdp_status(telemetry: &[InterfaceTelemetry]) -> XdpStatus {
     let queue_status = |(queue, packets)| XdpQueueStatus { queue, packets };
     status.queues = queues.into_iter().map(queue_status).collect();
     status
+}
+
+fn policy_site(config: &Config, certificates: &Arc<Certificates>) -> Arc<PolicySite> {
+    let (domains, settings) = (config.recipients.clone(), config.mta_sts.clone());
+    Arc::new(PolicySite::new(&config.hostname, domains, settings, Arc::clone(certificates)))
+}
+
+/// Beside the rest of the control plane, so that neither ends with the other.
+fn serve_mta_sts(bound: BoundMtaSts, site: Arc<PolicySite>, runtime: &Runtime) -> AbortHandle {
+    runtime
+        .spawn(async move {
+            if !bound.addresses().is_empty() {
+                bound.serve(site).await;
+            }
+        })
+        .abort_handle()
 }
 
 fn serve_control(

@@ -11,7 +11,7 @@
 //! - [`delivery`]: what happens to a message afterwards
 //! - [`tls`]: certificates and the choice between them
 //! - [`dns`]: the records to publish, and what a resolver says of them
-//! - [`control`]: admin socket and metrics endpoint (tokio)
+//! - [`control`]: admin socket, metrics endpoint and MTA-STS policy (tokio)
 //! - [`metrics`]: every counter and its name
 //! - [`daemon`]: all of it started and stopped
 //! - [`cli`]: one file per subcommand

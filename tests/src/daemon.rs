@@ -277,6 +277,8 @@ pub struct Ready {
     pub smtp: Vec<(SocketAddr, String)>,
     pub lmtp: Vec<SocketAddr>,
     pub control: PathBuf,
+    /// Where the MTA-STS policy is served.
+    pub mta_sts: Vec<SocketAddr>,
 }
 
 impl Ready {
@@ -284,7 +286,8 @@ impl Ready {
     pub fn parse(line: &str) -> Result<Self> {
         let mut words = line.split_whitespace();
         ensure!(words.next() == Some("ready"), "expected the line `ready ..`, got {line:?}");
-        let (mut smtp, mut lmtp, mut control) = (Vec::new(), Vec::new(), None);
+        let (mut smtp, mut lmtp, mut mta_sts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut control = None;
         for word in words {
             match word.split_once('=') {
                 Some((protocol @ ("smtp" | "lmtp"), value)) => {
@@ -295,6 +298,7 @@ impl Ready {
                     }
                 }
                 Some(("control", path)) => control = Some(PathBuf::from(path)),
+                Some(("mta_sts", address)) => mta_sts.push(address.parse()?),
                 _ => {}
             }
         }
@@ -303,6 +307,7 @@ impl Ready {
             smtp,
             lmtp,
             control: control.with_context(|| format!("no control= in {line:?}"))?,
+            mta_sts,
         })
     }
 }

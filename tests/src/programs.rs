@@ -29,6 +29,13 @@ pub fn openssl() -> Command {
     program("openssl", "openssl", &["version"])
 }
 
+/// Without the settings and the proxies of whoever runs the tests.
+pub fn curl() -> Command {
+    let mut command = program("curl", "curl", &["--version"]);
+    command.args(["--disable", "--noproxy", "*"]);
+    command
+}
+
 pub fn python() -> Command {
     program("python3", "python3", &["--version"])
 }

@@ -31,12 +31,13 @@ const PYTHON_VENV: Tool = ("python3 -mensurepip --version", "python3-venv");
 const UNSHARE: Tool = ("unshare --mount true", "util-linux");
 
 /// Programs that suites drive the daemon with, and what those are installed with.
-const TOOLS: [Tool; 13] = [
+const TOOLS: [Tool; 14] = [
     SMTP_SOURCE,
     ("postfix", "postfix"),
     ("swaks", "swaks"),
     SWAKS_TLS,
     ("openssl", "openssl"),
+    ("curl", "curl"),
     ("python3", "python3"),
     PYTHON_VENV,
     ("node", "nodejs"),
@@ -89,6 +90,12 @@ const NEEDS: [Needs; 12] = [
         suite: "durability",
         privilege: Privilege::User,
         programs: &["smtp-source"],
+        clients: &[],
+    },
+    Needs {
+        suite: "mta_sts",
+        privilege: Privilege::User,
+        programs: &["curl", "openssl"],
         clients: &[],
     },
     Needs {

@@ -12,5 +12,9 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    super::print(&Config::load(&arguments.config)?.to_string())
+    let config = Config::load(&arguments.config)?;
+    // A comment: what is printed can be given back to --config.
+    let remark = config.mta_sts.remark(&config.recipients);
+    let remark = remark.map(|remark| format!("# {remark}\n")).unwrap_or_default();
+    super::print(&format!("{remark}{config}"))
 }

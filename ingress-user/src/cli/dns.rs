@@ -7,7 +7,7 @@ use super::daemon::block_on;
 use crate::config::Config;
 use crate::dns::comparison::State;
 use crate::dns::lookup;
-use crate::dns::policy::Mode;
+use crate::dns::policy::Policy;
 use crate::dns::publication::Publication;
 use crate::tls;
 
@@ -32,11 +32,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         Some(path) => Config::load(path)?,
         None => Config::embedded()?,
     };
-    let Config { hostname, state_dir, tls, recipients, .. } = config;
+    let Config { hostname, state_dir, tls, recipients, mta_sts, .. } = config;
     let leaves = tls::leaves(&tls, &hostname, &state_dir)?;
     let keys = leaves.iter().map(|leaf| leaf.public_key.as_slice());
-    let mode = Mode::of(&hostname, &leaves);
-    let publication = Publication::new(&hostname, &recipients, keys, mode);
+    let certificates = leaves.iter().map(|leaf| (&leaf.names, leaf.is_self_signed));
+    let policy = Policy::new(&hostname, &mta_sts, certificates);
+    let serves_policy = !mta_sts.listen.is_empty();
+    let publication = Publication::new(&hostname, &recipients, keys, policy, serves_policy);
     if arguments.check {
         return check(arguments, &publication);
     }

@@ -87,5 +87,7 @@ fn ready_line(ready: &Ready) -> String {
         })
         .collect();
     let metrics = ready.metrics.map(|address| format!(" metrics={address}")).unwrap_or_default();
-    format!("ready{listeners} control={}{metrics}\n", ready.control.display())
+    let mta_sts: String =
+        ready.mta_sts.iter().map(|address| format!(" mta_sts={address}")).collect();
+    format!("ready{listeners} control={}{metrics}{mta_sts}\n", ready.control.display())
 }

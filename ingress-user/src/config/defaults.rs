@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{FilterConfig, FilterMode, Limits, SpoolConfig};
+use super::{FilterConfig, FilterMode, Limits, MtaStsConfig, PolicyMode, SpoolConfig};
 
 /// The values named in the documentation of each field.
 impl Default for Limits {
@@ -47,6 +47,19 @@ impl Default for FilterConfig {
             pressure_per_second: 20_000,
             syn_payload_bytes_max: 0,
             sample_every: 10_000,
+        }
+    }
+}
+
+/// The values named in the documentation of each field.
+impl Default for MtaStsConfig {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            mode: PolicyMode::Auto,
+            max_age: Duration::from_secs(14 * 24 * 60 * 60),
+            mx: Vec::new(),
+            certificates: Vec::new(),
         }
     }
 }

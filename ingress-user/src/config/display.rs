@@ -4,10 +4,10 @@ use std::fmt;
 use std::path::Path;
 
 use super::file::{self, DeliveryKind, Extension};
-use super::values::{Count, DurationText, Size, Workers};
+use super::values::{Count, DurationText, OneOrMore, Size, Workers};
 use super::{
-    CertificateFiles, Config, DeliveryConfig, FilterConfig, Limits, ListenerConfig, SpoolConfig,
-    TlsConfig,
+    CertificateFiles, Config, DeliveryConfig, FilterConfig, Limits, ListenerConfig, MtaStsConfig,
+    SpoolConfig, TlsConfig,
 };
 use crate::policy::{ClientNetworks, Networks, RecipientDomains, TargetExtensions};
 
@@ -43,6 +43,7 @@ impl From<&Config> for file::File {
                 socket: Some(path_text(&config.control.socket)),
                 metrics: config.control.metrics.map(|address| address.to_string()),
             },
+            mta_sts: (&config.mta_sts).into(),
         }
     }
 }
@@ -59,13 +60,9 @@ impl From<&ListenerConfig> for file::Listener {
 
 impl From<&TlsConfig> for file::Tls {
     fn from(tls: &TlsConfig) -> Self {
-        let certificate = |files: &CertificateFiles| file::Certificate {
-            chain: Some(path_text(&files.chain)),
-            key: Some(path_text(&files.key)),
-        };
         let memory = &tls.memory;
         Self {
-            certificates: tls.certificates.iter().map(certificate).collect(),
+            certificates: tls.certificates.iter().map(file::Certificate::from).collect(),
             memory: file::TlsMemory {
                 withhold: Some(DurationText(memory.withhold)),
                 withheld_percent_max: Some(Count(memory.withheld_percent_max.into())),
@@ -74,6 +71,12 @@ impl From<&TlsConfig> for file::Tls {
                 exempt: memory.exempt.iter().map(ToString::to_string).collect(),
             },
         }
+    }
+}
+
+impl From<&CertificateFiles> for file::Certificate {
+    fn from(files: &CertificateFiles) -> Self {
+        Self { chain: Some(path_text(&files.chain)), key: Some(path_text(&files.key)) }
     }
 }
 
@@ -138,6 +141,19 @@ impl From<&SpoolConfig> for file::Spool {
             segment_bytes_max: Some(Size(spool.segment_bytes_max)),
             submissions_max: Some(Count(spool.submissions_max as u64)),
             batch_messages_max: Some(Count(spool.batch_messages_max as u64)),
+        }
+    }
+}
+
+impl From<&MtaStsConfig> for file::MtaSts {
+    fn from(config: &MtaStsConfig) -> Self {
+        let listen = config.listen.iter().map(ToString::to_string).collect();
+        Self {
+            listen: Some(OneOrMore::More(listen)),
+            mode: Some(config.mode),
+            max_age: Some(DurationText(config.max_age)),
+            mx: config.mx.clone(),
+            certificates: config.certificates.iter().map(file::Certificate::from).collect(),
         }
     }
 }

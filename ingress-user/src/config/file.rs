@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{Count, DurationText, Size, Workers};
-use super::{FilterMode, SteeringMode, TlsMode, XdpMode};
+use super::values::{Count, DurationText, OneOrMore, Size, Workers};
+use super::{FilterMode, PolicyMode, SteeringMode, TlsMode, XdpMode};
 use crate::smtp::dialect::Dialect;
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -32,6 +32,8 @@ pub(super) struct File {
     pub(super) xdp: Xdp,
     #[serde(default)]
     pub(super) control: Control,
+    #[serde(default)]
+    pub(super) mta_sts: MtaSts,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -188,4 +190,17 @@ pub(super) struct Filter {
 pub(super) struct Control {
     pub(super) socket: Option<String>,
     pub(super) metrics: Option<String>,
+}
+
+/// Meaning, unit and default of each: [`config::MtaStsConfig`](super::MtaStsConfig).
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct MtaSts {
+    pub(super) listen: Option<OneOrMore>,
+    pub(super) mode: Option<PolicyMode>,
+    pub(super) max_age: Option<DurationText>,
+    #[serde(default)]
+    pub(super) mx: Vec<String>,
+    #[serde(default)]
+    pub(super) certificates: Vec<Certificate>,
 }

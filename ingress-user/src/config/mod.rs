@@ -46,6 +46,7 @@ pub struct Config {
     pub target: TargetExtensions,
     pub xdp: XdpConfig,
     pub control: ControlConfig,
+    pub mta_sts: MtaStsConfig,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,4 +230,43 @@ pub struct ControlConfig {
     pub socket: PathBuf,
     /// Prometheus text at /metrics; none: not served.
     pub metrics: Option<SocketAddr>,
+}
+
+/// The MTA-STS policy (RFC 8461) of the domains, and where it is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MtaStsConfig {
+    /// Served over HTTPS here. None: not served, and only printed by `ingress dns`.
+    pub listen: Vec<SocketAddr>,
+    pub mode: PolicyMode,
+    /// How long senders keep the policy, in whole seconds. Default 14 days: RFC 8461 3.2 expects weeks or more, and two of them
+    /// still let a mistake run out.
+    pub max_age: Duration,
+    /// Other hosts that take mail for the domains, in lower case; `*.` stands for one label (RFC 8461 3.2). Default none.
+    pub mx: Vec<String>,
+    /// For the HTTPS listeners. Empty: those of [`TlsConfig`].
+    pub certificates: Vec<CertificateFiles>,
+}
+
+impl MtaStsConfig {
+    /// Why nothing is served in spite of an address, where it is so.
+    pub fn remark(&self, domains: &RecipientDomains) -> Option<&'static str> {
+        let is_in_vain = !self.listen.is_empty() && *domains == RecipientDomains::Any;
+        is_in_vain.then_some(
+            "recipients.domains is \"*\", so there is no domain to serve an MTA-STS policy for (mta_sts.listen)",
+        )
+    }
+}
+
+/// What a sender does when this host does not satisfy the policy (RFC 8461 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyMode {
+    /// Enforce where senders can verify the certificates, else testing.
+    Auto,
+    /// It reports, and delivers all the same.
+    Testing,
+    /// It does not deliver.
+    Enforce,
+    /// It does as if there was no policy: the way out of one (RFC 8461 8.3).
+    None,
 }

@@ -84,10 +84,10 @@ impl<'t> Source<'t> {
                 DeValue::Array(_) if name != "workers" => {
                     return Err(self.problem(name, format!("one [{name}] section")));
                 }
-                DeValue::Table(table) if name == "tls" => {
+                DeValue::Table(table) if name == "tls" || name == "mta_sts" => {
                     let certificates = table.get("certificates").map(Spanned::get_ref);
                     if let Some(DeValue::Array(list)) = certificates {
-                        self.elements_are_tables("tls.certificates", list)?;
+                        self.elements_are_tables(&format!("{name}.certificates"), list)?;
                     }
                 }
                 _ => {}

@@ -43,6 +43,9 @@ fn the_least_file_gets_every_default() {
     assert_eq!(config.networks, ClientNetworks::default());
     assert!(!config.worker_cpus.is_empty());
     assert_eq!(config.delivery, DeliveryConfig::Discard);
+    assert_eq!(config.mta_sts, MtaStsConfig::default());
+    assert!(config.mta_sts.listen.is_empty());
+    assert_eq!(config.mta_sts.max_age, Duration::from_secs(1_209_600));
 }
 
 #[test]
@@ -190,6 +193,51 @@ fn each_error_names_line_key_and_what_was_expected() {
             "[control]\nmetrics = \"9125\"",
             "f:2: [control] metrics = \"9125\": expected an IP address with port",
         ),
+        ("[mta_sts]\nlisten = 443", "f:2: [mta_sts] listen = 443: expected a string or a list"),
+        (
+            "[mta_sts]\nlisten = \"443\"",
+            "f:2: [mta_sts] listen = \"443\": expected an IP address with port",
+        ),
+        (
+            "[mta_sts]\nlisten = [\"[::]:443\",\n\"*:443\"]",
+            "f:3: [mta_sts] listen[1] = \"*:443\": expected an IP address with port",
+        ),
+        (
+            "[mta_sts]\nlisten = [\"[::]:443\", \"[::]:443\"]",
+            "f:2: [mta_sts] listen[1] = \"[::]:443\": expected each address once",
+        ),
+        (
+            "[control]\nmetrics = \"127.0.0.1:443\"\n[mta_sts]\nlisten = \"127.0.0.1:443\"",
+            "f:4: [mta_sts] listen = \"127.0.0.1:443\": expected an address that neither",
+        ),
+        (
+            "[mta_sts]\nlisten = [\"a\", \"b\", \"c\", \"d\", \"e\", \"f\", \"g\", \"h\", \"i\"]",
+            "f:2: [mta_sts] listen = [\"a\", \"b\", \"c\", \"d\", \"e\", \"f\", \"g\", \"h\", \"i\"]: expected at most 8 addresses",
+        ),
+        (
+            "[mta_sts]\nmode = \"strict\"",
+            "f:2: [mta_sts] mode = \"strict\": expected one of \"auto\", \"testing\", \"enforce\", \"none\"",
+        ),
+        (
+            "[mta_sts]\nmax_age = \"31557601s\"",
+            "f:2: [mta_sts] max_age = \"31557601s\": expected from \"1s\" to \"8766h\"",
+        ),
+        (
+            "[mta_sts]\nmax_age = \"1500ms\"",
+            "f:2: [mta_sts] max_age = \"1500ms\": expected whole seconds",
+        ),
+        (
+            "[mta_sts]\nmx = [\"*.example.net\", \"a.*.net\"]",
+            "f:2: [mta_sts] mx[1] = \"a.*.net\": expected a host name",
+        ),
+        (
+            "[mta_sts]\ncertificates = [ { chain = \"/nonexistent/c.pem\", key = \"k\" } ]",
+            "f:2: [mta_sts] certificates[0].chain = \"/nonexistent/c.pem\": expected a readable PEM file",
+        ),
+        (
+            "[mta_sts]\ncertificates = [[\"a\", \"b\"]]",
+            "f:2: [mta_sts] certificates[0] = [\"a\", \"b\"]: expected a table",
+        ),
     ];
     for (text, expected) in table {
         let error = error_of(text);
@@ -203,7 +251,7 @@ fn an_unknown_key_is_named_with_the_nearest_known_one() {
     assert_eq!(
         error_of("hostnme = \"a\""),
         "f:1: hostnme: unknown key, expected one of hostname, state_dir, workers, listener, tls, \
-         recipients, networks, limits, spool, delivery, xdp, control (did you mean hostname?)"
+         recipients, networks, limits, spool, delivery, xdp, control, mta_sts (did you mean hostname?)"
     );
     let error = error_of("[limits]\n# note\nidle_timout = \"1s\"");
     assert!(
@@ -468,6 +516,11 @@ extensions = ["dsn"]
 interfaces = ["eth0", "lo"]
 [control]
 metrics = "127.0.0.1:9125"
+[mta_sts]
+listen = "0.0.0.0:443"
+mode = "none"
+max_age = "31557600s"
+mx = ["*.Backup.example"]
 "#;
     for text in [text, MINIMAL] {
         let shown = parse(text).unwrap().to_string();
@@ -481,6 +534,9 @@ metrics = "127.0.0.1:9125"
         "xclient = [\"192.0.2.2/32\"]",
         "extensions = [",
         "error_delay = \"0ms\"",
+        "listen = [\"0.0.0.0:443\"]",
+        "max_age = \"8766h\"",
+        "mx = [\"*.backup.example\"]",
     ] {
         assert!(shown.contains(part), "{part}\n{shown}");
     }

@@ -1,9 +1,10 @@
-//! The control plane: the admin socket, the metrics endpoint, and the client that the command line uses. Runs on tokio,
+//! The control plane: the admin socket, the metrics endpoint, the MTA-STS policy, and the client that the command line uses. Runs on tokio,
 //! reads what others count, and passes on what an operator asks for.
 
 mod certificates;
 mod client;
 mod limited;
+mod mta_sts;
 mod prometheus;
 mod server;
 mod status;
@@ -12,8 +13,9 @@ mod tls;
 mod trace;
 
 pub use client::{ClientError, change, fetch, fetch_status, follow_trace, reload_tls};
+pub use mta_sts::{BoundMtaSts, MtaStsError, PolicySite};
 pub use server::{Bound, ControlError, bind};
 pub use status::{
-    CertificateStatus, ListenerStatus, Status, StatusSource, WorkerStatus, XdpInterfaceStatus,
-    XdpQueueStatus, XdpStatus,
+    CertificateStatus, ListenerStatus, MtaStsStatus, Status, StatusSource, WorkerStatus,
+    XdpInterfaceStatus, XdpQueueStatus, XdpStatus,
 };

@@ -25,7 +25,9 @@ pub struct StatusSource {
     /// As bound: no port is 0.
     pub listeners: Vec<ListenerStatus>,
     /// The certificates that clients are given at the moment.
-    pub certificates: Box<dyn Fn() -> Arc<Vec<Served>> + Send + Sync>,
+    pub certificates: Box<dyn Fn() -> Vec<Served> + Send + Sync>,
+    /// Where the MTA-STS policy is served, and its mode at the moment.
+    pub mta_sts: Box<dyn Fn() -> MtaStsStatus + Send + Sync>,
     /// What the journal of TLS handshakes has counted.
     pub tls: Box<dyn Fn() -> Totals + Send + Sync>,
     /// Reads the maps of the XDP program. Called for every request, in the control plane.
@@ -89,6 +91,7 @@ impl StatusSource {
                 poisoned: metrics.spool.poisoned.value() != 0,
             },
             xdp: (self.xdp)(),
+            mta_sts: (self.mta_sts)(),
         }
     }
 }
@@ -108,6 +111,7 @@ pub struct Status {
     pub tls: TlsStatus,
     pub spool: SpoolStatus,
     pub xdp: XdpStatus,
+    pub mta_sts: MtaStsStatus,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,6 +235,15 @@ pub struct SpoolStatus {
     pub poisoned: bool,
 }
 
+/// The policy that is served over HTTPS.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MtaStsStatus {
+    /// As bound: no port is 0. Empty: it is not served.
+    pub addresses: Vec<SocketAddr>,
+    /// "testing", "enforce" or "none"; null where it is not served.
+    pub mode: Option<String>,
+}
+
 /// Empty throughout when no program is attached.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct XdpStatus {
@@ -289,8 +302,13 @@ pub(super) mod tests {
                     names: ["mx.example.net", "*.example.org"].into_iter().collect(),
                     not_after: NotAfter::from_unix_seconds(1_800_000_000),
                     key: None,
+                    is_self_signed: false,
                 };
-                Arc::new(vec![served])
+                vec![served]
+            }),
+            mta_sts: Box::new(|| MtaStsStatus {
+                addresses: vec![([127, 0, 0, 1], 4443).into()],
+                mode: Some("testing".to_owned()),
             }),
             tls: Box::new(|| Totals {
                 verdicts: [("cbc_only", 2)].into(),
@@ -338,6 +356,8 @@ pub(super) mod tests {
         assert_eq!(at("/tls/certificates/0/names/1"), "*.example.org");
         assert_eq!(at("/tls/certificates/0/not_after"), "2027-01-15T08:00:00Z");
         assert_eq!(at("/tls/certificates/0/days_left"), 10);
+        assert_eq!(at("/mta_sts/addresses/0"), "127.0.0.1:4443");
+        assert_eq!(at("/mta_sts/mode"), "testing");
     }
 
     #[test]

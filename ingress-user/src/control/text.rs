@@ -19,6 +19,10 @@ impl Display for Status {
             let lmtp = if listener.protocol == Dialect::Lmtp { "LMTP, " } else { "" };
             line(f, "listener", format_args!("{} ({lmtp}{tls})", listener.address))?;
         }
+        let mode = self.mta_sts.mode.as_deref().unwrap_or("none");
+        for address in &self.mta_sts.addresses {
+            line(f, "mta-sts", format_args!("{address} (policy over HTTPS, mode {mode})"))?;
+        }
         let (all, messages) = (&self.connections, &self.messages);
         line(
             f,
@@ -189,6 +193,7 @@ mod tests {
         let expected = "\
 mx.example.net (ingress VERSION), up 0 s
 listener     127.0.0.1:2525 (STARTTLS)
+mta-sts      127.0.0.1:4443 (policy over HTTPS, mode testing)
 connections  7 accepted, 0 open, 0 refused
                         1 ended: early_talker
 messages     7 accepted (0 bytes), 0 refused

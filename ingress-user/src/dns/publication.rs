@@ -29,6 +29,8 @@ pub struct Publication {
     /// Sorted; none where the configuration takes mail for every domain.
     domains: Vec<String>,
     policy: Policy,
+    /// Whether this host serves the policy itself.
+    serves_policy: bool,
     records: Vec<Record>,
 }
 
@@ -58,17 +60,11 @@ impl Publication {
         hostname: &str,
         domains: &RecipientDomains,
         public_keys: impl IntoIterator<Item = &'k [u8]>,
-        mode: Mode,
+        policy: Policy,
+        serves_policy: bool,
     ) -> Self {
         let hostname = hostname.to_ascii_lowercase();
-        let policy = Policy::new(&hostname, mode);
-        let mut domains: Vec<String> = match domains {
-            RecipientDomains::Any => Vec::new(),
-            RecipientDomains::Listed(domains) => {
-                domains.iter().map(|domain| domain.to_string()).collect()
-            }
-        };
-        domains.sort();
+        let domains: Vec<String> = domains.names().into_iter().map(str::to_owned).collect();
         let digests: BTreeSet<String> = public_keys.into_iter().map(sha256).collect();
         let mut records = Vec::new();
         let mut add = |name, kind, value, purpose| {
@@ -91,7 +87,7 @@ impl Publication {
             let value = format!("v=TLSRPTv1; rua=mailto:postmaster@{domain}");
             add(format!("_smtp._tls.{domain}."), RecordType::Txt, value, TLSRPT);
         }
-        Self { hostname, domains, policy, records }
+        Self { hostname, domains, policy, serves_policy, records }
     }
 
     pub fn records(&self) -> &[Record] {
@@ -124,19 +120,28 @@ impl Publication {
         for domain in &self.domains {
             writeln!(f, ";   {}", Policy::address(domain))?;
         }
-        writeln!(f, "; other hosts that the domain's MX records name take an `mx` line each:")?;
+        let hostname = &self.hostname;
+        if self.serves_policy {
+            writeln!(f, "; ingress serves it, so these names have to lead to {hostname} too;")?;
+        }
+        writeln!(
+            f,
+            "; other hosts that the domain's MX records name take an `mx` line each (mta_sts.mx):"
+        )?;
         for line in self.policy.text.lines() {
             writeln!(f, ";   {line}")?;
         }
-        if self.policy.mode == Mode::Testing {
-            writeln!(
-                f,
-                "; Mode testing: senders cannot verify a certificate that is self-signed or not for {},\n\
-                 ; and with enforce they would bring no mail.",
-                self.hostname
-            )?;
-        }
-        Ok(())
+        let remark = match self.policy.mode {
+            _ if self.policy.is_verifiable => return Ok(()),
+            Mode::None => return Ok(()),
+            Mode::Testing => "Mode testing",
+            Mode::Enforce => "BEWARE of mode enforce",
+        };
+        writeln!(
+            f,
+            "; {remark}: senders cannot verify a certificate that is self-signed or not for {hostname},\n\
+             ; and with enforce they would bring no mail."
+        )
     }
 }
 
@@ -200,10 +205,12 @@ pub(super) fn sha256(octets: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{MtaStsConfig, PolicyMode};
 
     fn publication(domains: &RecipientDomains) -> Publication {
         let keys: [&[u8]; 3] = [b"second", b"first", b"second"];
-        Publication::new("MX.example.net", domains, keys, Mode::Testing)
+        let policy = Policy::new("MX.example.net", &MtaStsConfig::default(), []);
+        Publication::new("MX.example.net", domains, keys, policy, false)
     }
 
     #[test]
@@ -233,6 +240,20 @@ mod tests {
             list[5]["value"],
             "version: STSv1\nmode: testing\nmx: mx.example.net\nmax_age: 1209600\n"
         );
+    }
+
+    #[test]
+    fn a_policy_that_would_stop_mail_is_printed_with_a_warning() {
+        let text = |mode| {
+            let settings = MtaStsConfig { mode, ..MtaStsConfig::default() };
+            let policy = Policy::new("mx.example.net", &settings, []);
+            let domains = RecipientDomains::listed(["example.net"]);
+            Publication::new("mx.example.net", &domains, [], policy, true).to_string()
+        };
+        let enforce = text(PolicyMode::Enforce);
+        assert!(enforce.contains("; BEWARE of mode enforce: senders cannot verify"), "{enforce}");
+        assert!(enforce.contains("; ingress serves it, so these names have to lead"), "{enforce}");
+        assert!(!text(PolicyMode::None).contains("cannot verify"));
     }
 
     #[test]

@@ -15,6 +15,18 @@ impl RecipientDomains {
         Self::Listed(domains.into_iter().map(|d| d.to_ascii_lowercase().into()).collect())
     }
 
+    /// Sorted; none where every domain is ours.
+    pub fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Any => Vec::new(),
+            Self::Listed(domains) => {
+                let mut names: Vec<&str> = domains.iter().map(AsRef::as_ref).collect();
+                names.sort_unstable();
+                names
+            }
+        }
+    }
+
     /// Whether mail for `domain` is ours. Domain names compare without case (RFC 5321 2.4).
     pub fn accepts(&self, domain: &str) -> bool {
         match self {

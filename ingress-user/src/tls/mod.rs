@@ -2,6 +2,7 @@
 
 pub mod choice;
 pub mod expiry;
+pub mod https;
 pub mod journal;
 pub mod memory;
 pub mod names;
@@ -106,7 +107,12 @@ pub fn load(
     if config.certificates.is_empty() {
         return self_signed::load_or_create(hostname, state_dir).map(|credential| vec![credential]);
     }
-    config.certificates.iter().map(read_files).collect()
+    load_files(&config.certificates)
+}
+
+/// Loads these files, in their order.
+pub fn load_files(files: &[CertificateFiles]) -> Result<Vec<Credential>, CredentialError> {
+    files.iter().map(read_files).collect()
 }
 
 /// What the certificates say that [`load`] would serve. Reads no key and makes nothing: without a self-signed certificate

@@ -11,13 +11,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch as news;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use tokio_rustls::TlsAcceptor;
 
 use super::choice::DnsNames;
 use super::expiry::{self, NotAfter};
+use super::https::{Checked, HttpsContext, HttpsError};
 use super::verdict::KeyKind;
-use super::{Credential, CredentialError, load};
-use crate::config::TlsConfig;
+use super::{Credential, CredentialError, load, load_files};
+use crate::config::{CertificateFiles, TlsConfig};
 use crate::worker::clock::Now;
 use crate::worker::tls::{TlsContext, TlsContextError};
 
@@ -35,6 +38,8 @@ pub enum CertificatesError {
     Credential(#[from] CredentialError),
     #[error(transparent)]
     Context(#[from] TlsContextError),
+    #[error(transparent)]
+    Https(#[from] HttpsError),
     #[error(
         "the certificate is self-signed, there is nothing to reload: [tls] certificates would name files"
     )]
@@ -63,6 +68,8 @@ pub struct Served {
     pub not_after: NotAfter,
     /// `None` for a kind that no TLS client of today takes.
     pub key: Option<KeyKind>,
+    /// Whether no authority vouches for it.
+    pub is_self_signed: bool,
 }
 
 /// Everything about certificates that outlives a connection. Workers have the [`TlsContext`] alone.
@@ -72,9 +79,29 @@ pub struct Certificates {
     hostname: String,
     state_dir: PathBuf,
     context: TlsContext,
+    /// Those for mail.
     served: ArcSwap<Vec<Served>>,
+    https: Option<Https>,
+    /// Sent to after each reload that changed something.
+    reloads: news::Sender<()>,
     /// The files as they were before they were last read. Held throughout a reload, so that of two the later reading stays.
     stamps: Mutex<Vec<Stamp>>,
+}
+
+/// What HTTPS is served with.
+#[derive(Debug)]
+struct Https {
+    /// None: as mail.
+    files: Vec<CertificateFiles>,
+    context: HttpsContext,
+    /// Of `files`.
+    served: ArcSwap<Vec<Served>>,
+}
+
+/// What has been read and checked for HTTPS.
+struct NextHttps {
+    checked: Checked,
+    served: Vec<Served>,
 }
 
 impl Certificates {
@@ -84,7 +111,7 @@ impl Certificates {
         hostname: &str,
         state_dir: &Path,
     ) -> Result<Self, CertificatesError> {
-        let stamps = stamps(&config);
+        let stamps = stamps(&config.certificates);
         let credentials = load(&config, hostname, state_dir)?;
         let served = served(&credentials);
         let context = TlsContext::new(credentials)?;
@@ -92,6 +119,8 @@ impl Certificates {
         Ok(Self {
             context,
             served: ArcSwap::from_pointee(served),
+            https: None,
+            reloads: news::Sender::new(()),
             stamps: Mutex::new(stamps),
             config,
             hostname: hostname.to_owned(),
@@ -99,26 +128,66 @@ impl Certificates {
         })
     }
 
+    /// Loads what HTTPS is to be served with as well: these files, or, without any, what mail is served with.
+    pub fn with_https(mut self, files: Vec<CertificateFiles>) -> Result<Self, CertificatesError> {
+        let stamps = stamps(&files);
+        let credentials = match files.is_empty() {
+            true => load(&self.config, &self.hostname, &self.state_dir)?,
+            false => load_files(&files)?,
+        };
+        let NextHttps { checked, served } = NextHttps::new(credentials, &files)?;
+        expiry::report(&served, None, Now::read().wall);
+        let (context, served) = (HttpsContext::new(checked), ArcSwap::from_pointee(served));
+        self.https = Some(Https { files, context, served });
+        self.stamps().extend(stamps);
+        Ok(self)
+    }
+
     /// For the workers. It follows every reload.
     pub fn context(&self) -> &TlsContext {
         &self.context
     }
 
+    /// What mail clients are given.
     pub fn served(&self) -> Arc<Vec<Served>> {
         self.served.load_full()
     }
 
+    /// What HTTPS clients are given.
+    pub fn served_https(&self) -> Arc<Vec<Served>> {
+        match &self.https {
+            Some(https) if !https.files.is_empty() => https.served.load_full(),
+            _ => self.served(),
+        }
+    }
+
+    /// What mail clients are given, then what HTTPS clients alone are.
+    pub fn all_served(&self) -> Vec<Served> {
+        let https = self.https.iter().flat_map(|https| https.served.load().to_vec());
+        self.served.load().iter().cloned().chain(https).collect()
+    }
+
+    /// For one HTTPS handshake; `None` where HTTPS is not served.
+    pub fn https_acceptor(&self) -> Option<TlsAcceptor> {
+        self.https.as_ref().map(|https| https.context.acceptor())
+    }
+
+    /// Changes after each reload that served something new.
+    pub fn reloads(&self) -> news::Receiver<()> {
+        self.reloads.subscribe()
+    }
+
     /// Reads all files anew and serves what they hold, or, on any error, what was served before. Either is logged. Blocks on
     /// files.
-    pub fn reload(&self, trigger: Trigger) -> Result<Arc<Vec<Served>>, CertificatesError> {
+    pub fn reload(&self, trigger: Trigger) -> Result<Vec<Served>, CertificatesError> {
         self.reload_locked(self.stamps(), trigger)
     }
 
     /// Reloads when a file is not what it was at the last reading, also if that failed: chain and key are renewed one after
     /// the other, and between the two they do not belong together.
-    pub fn reload_if_changed(&self) -> Option<Result<Arc<Vec<Served>>, CertificatesError>> {
+    pub fn reload_if_changed(&self) -> Option<Result<Vec<Served>, CertificatesError>> {
         let known = self.stamps();
-        let is_changed = *known != stamps(&self.config);
+        let is_changed = *known != self.stamps_now();
         is_changed.then(|| self.reload_locked(known, Trigger::ChangedFiles))
     }
 
@@ -126,9 +195,9 @@ impl Certificates {
         &self,
         mut known: MutexGuard<'_, Vec<Stamp>>,
         trigger: Trigger,
-    ) -> Result<Arc<Vec<Served>>, CertificatesError> {
+    ) -> Result<Vec<Served>, CertificatesError> {
         // Before the reading: what changes during it is seen at the next look.
-        *known = stamps(&self.config);
+        *known = self.stamps_now();
         let result = self.replace();
         let trigger = trigger.name();
         match &result {
@@ -145,15 +214,38 @@ impl Certificates {
         result
     }
 
-    fn replace(&self) -> Result<Arc<Vec<Served>>, CertificatesError> {
-        if self.config.certificates.is_empty() {
+    fn replace(&self) -> Result<Vec<Served>, CertificatesError> {
+        let mail = &self.config.certificates;
+        let https = self.https.as_ref().map_or(&[][..], |https| &https.files);
+        if mail.is_empty() && https.is_empty() {
             return Err(CertificatesError::SelfSigned);
         }
-        let credentials = load(&self.config, &self.hostname, &self.state_dir)?;
-        let served = Arc::new(served(&credentials));
-        self.context.replace(credentials)?;
-        self.served.store(Arc::clone(&served));
-        Ok(served)
+        // All is checked before any of it is served.
+        let next_https = self.next_https()?;
+        if !mail.is_empty() {
+            let credentials = load_files(mail)?;
+            let served = served(&credentials);
+            self.context.replace(credentials)?;
+            self.served.store(Arc::new(served));
+        }
+        if let (Some(https), Some(next)) = (&self.https, next_https) {
+            https.context.replace(next.checked);
+            https.served.store(Arc::new(next.served));
+        }
+        self.reloads.send_replace(());
+        Ok(self.all_served())
+    }
+
+    fn next_https(&self) -> Result<Option<NextHttps>, CertificatesError> {
+        let Some(Https { files, .. }) = &self.https else { return Ok(None) };
+        let mail = &self.config.certificates;
+        let files_read = if files.is_empty() { mail } else { files };
+        Ok(Some(NextHttps::new(load_files(files_read)?, files)?))
+    }
+
+    fn stamps_now(&self) -> Vec<Stamp> {
+        let https = self.https.iter().flat_map(|https| &https.files);
+        stamps(self.config.certificates.iter().chain(https))
     }
 
     fn stamps(&self) -> MutexGuard<'_, Vec<Stamp>> {
@@ -165,7 +257,7 @@ impl Certificates {
 pub async fn reload(
     certificates: &Arc<Certificates>,
     trigger: Trigger,
-) -> Result<Arc<Vec<Served>>, CertificatesError> {
+) -> Result<Vec<Served>, CertificatesError> {
     let certificates = Arc::clone(certificates);
     let reload = tokio::task::spawn_blocking(move || certificates.reload(trigger));
     reload.await.unwrap_or(Err(CertificatesError::Stopping))
@@ -187,10 +279,21 @@ pub async fn watch(certificates: Arc<Certificates>) {
             }
             _ = days.tick() => {
                 let now = Now::read().wall;
-                expiry::report(&certificates.served(), Some(reported), now);
+                expiry::report(&certificates.all_served(), Some(reported), now);
                 reported = now;
             }
         }
+    }
+}
+
+impl NextHttps {
+    /// `files`: those that are for HTTPS alone.
+    fn new(
+        credentials: Vec<Credential>,
+        files: &[CertificateFiles],
+    ) -> Result<Self, CertificatesError> {
+        let served = if files.is_empty() { Vec::new() } else { served(&credentials) };
+        Ok(Self { checked: Checked::new(credentials)?, served })
     }
 }
 
@@ -218,6 +321,7 @@ fn served(credentials: &[Credential]) -> Vec<Served> {
         names: credential.leaf.names.clone(),
         not_after: credential.leaf.not_after,
         key: credential.key_kind(),
+        is_self_signed: credential.leaf.is_self_signed,
     };
     credentials.iter().map(of).collect()
 }
@@ -227,12 +331,12 @@ fn served(credentials: &[Credential]) -> Vec<Served> {
 /// where it cannot be told.
 type Stamp = Option<(i64, i64, u64, u64)>;
 
-fn stamps(config: &TlsConfig) -> Vec<Stamp> {
+fn stamps<'f>(files: impl IntoIterator<Item = &'f CertificateFiles>) -> Vec<Stamp> {
     let stamp = |file: &PathBuf| {
         let metadata = fs::metadata(file).ok()?;
         Some((metadata.ctime(), metadata.ctime_nsec(), metadata.size(), metadata.ino()))
     };
-    config.certificates.iter().flat_map(|files| [&files.chain, &files.key]).map(stamp).collect()
+    files.into_iter().flat_map(|files| [&files.chain, &files.key]).map(stamp).collect()
 }
 
 #[cfg(test)]
@@ -324,6 +428,57 @@ mod tests {
         assert!(matches!(error, CertificatesError::SelfSigned), "{error}");
         assert!(certificates.reload_if_changed().is_none());
         assert_eq!(names(&certificates), ["mx.test"]);
+    }
+
+    #[test]
+    fn https_has_certificates_of_its_own_or_those_of_mail() {
+        let ((mail, config), (other, own)) = (folder("one.test"), folder("two.test"));
+        let load = || Certificates::load(config.clone(), "mx.test", mail.path()).unwrap();
+        assert!(load().https_acceptor().is_none());
+        let shared = load().with_https(Vec::new()).unwrap();
+        assert_eq!(shared.all_served().len(), 1);
+        let own = load().with_https(own.certificates).unwrap();
+        assert_eq!(own.all_served().len(), 2);
+        for certificates in [&shared, &own] {
+            renew(mail.path(), "three.test", &["pem", "key"]);
+            renew(other.path(), "four.test", &["pem", "key"]);
+            let reloads = certificates.reloads();
+            assert!(certificates.reload_if_changed().unwrap().is_ok());
+            assert!(reloads.has_changed().unwrap());
+            assert_eq!(names(certificates), ["three.test"]);
+        }
+        assert!(shared.served_https()[0].names.fit("three.test"));
+        assert!(own.served_https()[0].names.fit("four.test"));
+    }
+
+    #[test]
+    fn a_broken_file_of_https_leaves_those_of_mail_as_they_were() {
+        let ((mail, config), (other, own)) = (folder("one.test"), folder("two.test"));
+        let certificates = Certificates::load(config, "mx.test", mail.path()).unwrap();
+        let certificates = certificates.with_https(own.certificates).unwrap();
+        renew(mail.path(), "three.test", &["pem", "key"]);
+        // The key of another certificate.
+        renew(other.path(), "four.test", &["key"]);
+        let error = certificates.reload(Trigger::Signal).unwrap_err();
+        assert!(
+            matches!(error, CertificatesError::Https(HttpsError::KeyMismatch { .. })),
+            "{error}"
+        );
+        assert_eq!(names(&certificates), ["one.test"]);
+        assert!(certificates.served_https()[0].names.fit("two.test"));
+    }
+
+    #[test]
+    fn https_is_reloaded_beside_a_self_signed_certificate_for_mail() {
+        let (folder, own) = folder("two.test");
+        let state = tempfile::tempdir().unwrap();
+        let certificates =
+            Certificates::load(TlsConfig::default(), "mx.test", state.path()).unwrap();
+        let certificates = certificates.with_https(own.certificates).unwrap();
+        renew(folder.path(), "four.test", &["pem", "key"]);
+        certificates.reload(Trigger::Signal).unwrap();
+        assert_eq!(names(&certificates), ["mx.test"]);
+        assert!(certificates.served_https()[0].names.fit("four.test"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -50,7 +50,7 @@ fn a_labels(domain: &str) -> Option<String> {
 }
 
 /// RFC 5321 2.3.5 with RFC 1035 2.3.4: labels of 1 to 63 letters, digits and inner hyphens, 255 octets in all.
-fn is_domain_name(name: &str) -> bool {
+pub(super) fn is_domain_name(name: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')

@@ -217,7 +217,7 @@ impl Section<'_, '_> {
         self.duration_in(key, given, DELAY, default)
     }
 
-    fn duration_in(
+    pub(super) fn duration_in(
         &self,
         key: &str,
         given: Option<DurationText>,

@@ -5,6 +5,7 @@
 mod hosts;
 mod limits;
 mod machine;
+mod mta_sts;
 mod network;
 
 use std::fs::File as OpenFile;
@@ -30,11 +31,12 @@ pub(super) fn resolve(
     let limits = limits::limits(source, &file.limits)?;
     let listeners = network::listeners(source, &file.listener)?;
     let delivery = delivery(&at, &file.delivery)?;
+    let control = network::control(&at, &file.control, &state_dir, &listeners)?;
     Ok(Config {
         hostname: hosts::hostname(source, file.hostname)?,
         worker_cpus: machine::worker_cpus(source, file.workers)?,
         tls: TlsConfig {
-            certificates: certificates(&at, &file.tls.certificates)?,
+            certificates: certificates(&at, "tls.certificates", &file.tls.certificates)?,
             memory: limits::tls_memory(source, &file.tls.memory)?,
         },
         recipients: hosts::recipients(source, file.recipients.domains)?,
@@ -43,7 +45,8 @@ pub(super) fn resolve(
         target: target(&delivery, &file.delivery.extensions),
         delivery,
         xdp: machine::xdp(&at, file.xdp)?,
-        control: network::control(&at, &file.control, &state_dir, &listeners)?,
+        mta_sts: mta_sts::mta_sts(&at, &file.mta_sts, &listeners, &control)?,
+        control,
         state_dir,
         listeners,
         limits,
@@ -88,10 +91,11 @@ impl Place<'_, '_> {
 
 fn certificates(
     at: &Place<'_, '_>,
+    list: &str,
     certificates: &[Certificate],
 ) -> Result<Vec<CertificateFiles>, ConfigError> {
     let resolve_one = |(index, certificate): (usize, &Certificate)| {
-        let key = format!("tls.certificates.{index}");
+        let key = format!("{list}.{index}");
         Ok(CertificateFiles {
             chain: at.readable_file(&format!("{key}.chain"), certificate.chain.as_deref())?,
             key: at.readable_file(&format!("{key}.key"), certificate.key.as_deref())?,

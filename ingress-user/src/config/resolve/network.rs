@@ -121,7 +121,7 @@ pub(super) fn control(
     Ok(ControlConfig { socket, metrics })
 }
 
-fn socket_address(
+pub(super) fn socket_address(
     source: &Source<'_>,
     key: &str,
     text: Option<&str>,
