@@ -31,7 +31,7 @@ const PYTHON_VENV: Tool = ("python3 -mensurepip --version", "python3-venv");
 const UNSHARE: Tool = ("unshare --mount true", "util-linux");
 
 /// Programs that suites drive the daemon with, and what those are installed with.
-const TOOLS: [Tool; 14] = [
+const TOOLS: &[Tool] = &[
     SMTP_SOURCE,
     ("postfix", "postfix"),
     ("swaks", "swaks"),
@@ -67,7 +67,7 @@ struct Needs {
     clients: &'static [Client],
 }
 
-const NEEDS: [Needs; 12] = [
+const NEEDS: &[Needs] = &[
     Needs {
         suite: "aiosmtpd",
         privilege: Privilege::User,
@@ -187,7 +187,7 @@ fn install(suites: &[String]) {
     let is_chosen = |needs: &&Needs| suites.iter().any(|suite| suite == needs.suite);
     let needs: Vec<&Needs> = NEEDS.iter().filter(is_chosen).collect();
     let needed = |(program, _): &Tool| needs.iter().any(|needs| needs.programs.contains(program));
-    let tools: Vec<Tool> = TOOLS.into_iter().filter(needed).collect();
+    let tools: Vec<Tool> = TOOLS.iter().copied().filter(needed).collect();
     tools::install(&tools);
     for client in needs.iter().filter(|needs| may_run(needs)).flat_map(|needs| needs.clients) {
         if let Err(error) = client.install() {
