@@ -271,3 +271,42 @@ fn succeed(daemon: &Daemon) {
     child.stdin.take().unwrap().write_all(b"QUIT\r\n").unwrap();
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn the_cost_of_a_higher_minimum_is_told_by_messages() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    let floor = json(&site, &["tls", "report"])["floor"].clone();
+    assert_eq!(floor["minimum"], "TLS 1.3");
+    assert_eq!(floor["would_have_come_in_clear_percent"], Value::Null, "nothing came yet");
+    let mut client = Client::hello(daemon.smtp("starttls"));
+    client.message(b"one\r\n");
+    client.message(b"two\r\n");
+    client.message(b"three\r\n");
+    client.quit();
+    bring_message_over_tls_1_2(&daemon);
+    wait_for("all messages in the report", REPORT_TIMEOUT, || {
+        json(&site, &["tls", "report"])["floor"]["messages"] == 4
+    });
+    let report = json(&site, &["tls", "report"]);
+    assert_eq!(report["floor"]["would_have_come_in_clear_percent"], 25.0, "{report:#}");
+    assert_eq!(report["messages"]["in_clear_percent"], 75.0, "{report:#}");
+    assert_eq!(report["sessions"]["in_clear"], 1, "{report:#}");
+    let output = site.command_after("tls", &["report", "--since", "1d"]).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line =
+        "raising the minimum to TLS 1.3 would have sent 25.0 % of mail of the last day in clear";
+    assert!(text.contains(line), "{text}");
+}
+
+fn bring_message_over_tls_1_2(daemon: &Daemon) {
+    let address = daemon.smtp("starttls").to_string();
+    let mut command = openssl();
+    let arguments = ["s_client", "-starttls", "smtp", "-quiet", "-tls1_2", "-crlf", "-connect"];
+    command.args(arguments).arg(&address);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let said = b"EHLO client.test\nMAIL FROM:<>\nRCPT TO:<user@mx.test>\nDATA\ntext\n.\nQUIT\n";
+    child.stdin.take().unwrap().write_all(said).unwrap();
+    assert!(child.wait().unwrap().success());
+}

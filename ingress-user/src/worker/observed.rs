@@ -2,8 +2,19 @@
 
 use super::connection::{Connection, Turn};
 use super::tls::{Established, TlsFailure};
-use crate::tls::journal::{Event, Failed, Handshake, Outcome};
+use crate::tls::journal::{Cover, Event, Failed, Handshake, Outcome, Reporter};
 use crate::tls::verdict::{Ending, Stage};
+
+/// A connection's messages, as far as the journal has not heard of them.
+#[derive(Debug, Default)]
+pub(super) struct Mail {
+    /// It knows of the first one.
+    first_told: bool,
+    /// Those after it, under the same cover; told when that ends.
+    further: u32,
+    /// Of TLS, by the number of the protocol; 0 in clear.
+    tls_version: u16,
+}
 
 impl Connection {
     /// We have ended the session: counted by reason, and in the log where it was the client's doing.
@@ -53,6 +64,8 @@ impl Connection {
         self.end_handshake(turn.handshakes);
         turn.metrics.tls_handshakes_completed.increment();
         let Established { version, suite, resumed } = established;
+        self.tell_further_messages(turn.journal);
+        self.mail.tls_version = version;
         self.report_handshake(Outcome::Established { version, suite, resumed }, turn);
     }
 
@@ -92,16 +105,31 @@ impl Connection {
         })));
     }
 
-    /// A message is taken. The journal hears of the first one of each session.
+    /// A message is taken. The journal hears of the first one of each session at once, of the others when it ends.
     pub(super) fn note_message(&mut self, turn: &Turn<'_>) {
-        if std::mem::replace(&mut self.brought_message, true) {
+        if std::mem::replace(&mut self.mail.first_told, true) {
+            self.mail.further = self.mail.further.saturating_add(1);
             return;
         }
-        let client = self.session.client();
-        turn.journal.report(if self.tls.is_some() {
-            Event::SessionOverTls(client)
-        } else {
-            Event::SessionInClear { client, offered: self.session.is_starttls_on_offer() }
+        turn.journal.report(Event::FirstMessage {
+            client: self.session.client(),
+            cover: self.cover(),
+            offered: self.session.is_starttls_on_offer(),
         });
+    }
+
+    /// Tells of the messages after the first, if there were any: nothing more comes under this cover.
+    pub(super) fn tell_further_messages(&mut self, journal: &Reporter) {
+        let count = std::mem::take(&mut self.mail.further);
+        if count > 0 {
+            journal.report(Event::FurtherMessages { cover: self.cover(), count });
+        }
+    }
+
+    fn cover(&self) -> Cover {
+        match self.mail.tls_version {
+            0 => Cover::Clear,
+            version => Cover::Tls { version, first: self.session.is_tls_first() },
+        }
     }
 }

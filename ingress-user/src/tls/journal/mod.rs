@@ -3,6 +3,8 @@
 //! A thread of its own owns it. Workers write to a bounded channel and never wait: what finds it full is counted as missed.
 //! What they have to know of it, whom not to offer STARTTLS, they read from a snapshot without a lock.
 
+mod day;
+mod event;
 mod record;
 mod report;
 mod store;
@@ -19,9 +21,12 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ipnet::IpNet;
 
+pub use self::event::{Cover, Event, Failed, Handshake, Outcome};
 use self::record::Journal;
-pub use self::record::{Event, Failed, Handshake, Outcome, OwnSource, Totals};
-pub use self::report::{FailureGroup, HandshakeCounts, PeerReport, Report, SessionCounts};
+pub use self::record::{OwnSource, Totals};
+pub use self::report::{
+    FailureGroup, Floor, HandshakeCounts, MessageCounts, PeerReport, Report, SessionCounts,
+};
 use super::memory::{self, Memory, MemorySettings, Pin};
 use crate::worker::clock::Now;
 

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::day::{DAY_SECONDS, Days};
+use super::event::{Cover, Event, Failed, Handshake, Outcome};
 use crate::log_budget::LogBudget;
 use crate::tls::memory::{Because, Consequence, Memory, Peer, Pin};
 use crate::tls::offer::{self, Offer};
@@ -12,54 +14,6 @@ use crate::tls::verdict::{Ending, Own, Stage, Verdict, verdict};
 
 /// Failures kept in full. Older ones are in the counts.
 const FAILURES_MAX: usize = 2_000;
-
-/// Days of which counts are kept.
-const DAYS_MAX: usize = 31;
-
-const DAY_SECONDS: u64 = 86_400;
-
-/// What a worker reports.
-#[derive(Debug)]
-pub enum Event {
-    Handshake(Box<Handshake>),
-    /// A session took its first message under TLS.
-    SessionOverTls(IpAddr),
-    /// A session took its first message in clear. `offered`: STARTTLS was on offer.
-    SessionInClear {
-        client: IpAddr,
-        offered: bool,
-    },
-}
-
-/// One handshake's end.
-#[derive(Debug)]
-pub struct Handshake {
-    pub client: IpAddr,
-    /// The name given before STARTTLS.
-    pub helo: Option<Box<str>>,
-    /// On a listener where TLS comes first.
-    pub implicit: bool,
-    pub outcome: Outcome,
-}
-
-#[derive(Debug)]
-pub enum Outcome {
-    /// By the numbers of the protocol.
-    Established {
-        version: u16,
-        suite: u16,
-        resumed: bool,
-    },
-    Failed(Failed),
-}
-
-#[derive(Debug)]
-pub struct Failed {
-    pub stage: Stage,
-    pub ending: Ending,
-    /// What the client sent up to the end of its ClientHello, as it came.
-    pub hello: Vec<u8>,
-}
 
 /// A failure explained.
 #[derive(Debug)]
@@ -73,20 +27,6 @@ pub(super) struct Failure {
     pub(super) ending: Ending,
     pub(super) offer: Option<Offer>,
     pub(super) verdict: Verdict,
-}
-
-/// One day's counts.
-#[derive(Debug, Default)]
-pub(super) struct Day {
-    /// Days since 1970.
-    pub(super) number: u64,
-    pub(super) resumed: u64,
-    pub(super) versions: BTreeMap<u16, u64>,
-    pub(super) suites: BTreeMap<u16, u64>,
-    pub(super) verdicts: BTreeMap<&'static str, u64>,
-    pub(super) sessions_over_tls: u64,
-    pub(super) sessions_in_clear: u64,
-    pub(super) stripped: u64,
 }
 
 /// What the server can do, which a reload of certificates changes.
@@ -105,10 +45,9 @@ pub struct Totals {
 
 pub(super) struct Journal {
     pub(super) memory: Memory,
-    own: OwnSource,
+    pub(super) own: OwnSource,
     pub(super) totals: Totals,
-    /// Oldest first.
-    pub(super) days: VecDeque<Day>,
+    pub(super) days: Days,
     /// Oldest first.
     pub(super) failures: VecDeque<Failure>,
     memory_changed: bool,
@@ -121,7 +60,7 @@ impl Journal {
             memory,
             own,
             totals: Totals::default(),
-            days: VecDeque::new(),
+            days: Days::default(),
             failures: VecDeque::new(),
             memory_changed: false,
             log: LogBudget::default(),
@@ -133,23 +72,33 @@ impl Journal {
         self.memory_changed = true;
         match event {
             Event::Handshake(handshake) => self.take_handshake(*handshake, now),
-            Event::SessionOverTls(_) => {
-                self.today(now).sessions_over_tls += 1;
+            Event::FirstMessage { client, cover, offered } => {
+                self.take_first_message(client, cover, offered, now);
                 false
             }
-            Event::SessionInClear { client, offered } => {
-                self.today(now).sessions_in_clear += 1;
-                if let Some(stripped) = self.memory.came_in_clear(client, offered, now) {
-                    self.today(now).stripped += 1;
-                    self.totals.stripped += 1;
-                    tracing::warn!(
-                        %client, tls_sessions = stripped.tls_sessions,
-                        days_since = (now - stripped.last_success.min(now)) / DAY_SECONDS,
-                        "TLS was stripped? A client that always came with TLS came in clear though STARTTLS was offered"
-                    );
-                }
+            Event::FurtherMessages { cover, count } => {
+                self.days.today(now).messages.take(cover, count.into());
                 false
             }
+        }
+    }
+
+    fn take_first_message(&mut self, client: IpAddr, cover: Cover, offered: bool, now: u64) {
+        let day = self.days.today(now);
+        day.messages.take(cover, 1);
+        if cover != Cover::Clear {
+            day.sessions_over_tls += 1;
+            return;
+        }
+        day.sessions_in_clear += 1;
+        if let Some(stripped) = self.memory.came_in_clear(client, offered, now) {
+            day.stripped += 1;
+            self.totals.stripped += 1;
+            tracing::warn!(
+                %client, tls_sessions = stripped.tls_sessions,
+                days_since = (now - stripped.last_success.min(now)) / DAY_SECONDS,
+                "TLS was stripped? A client that always came with TLS came in clear though STARTTLS was offered"
+            );
         }
     }
 
@@ -158,7 +107,7 @@ impl Journal {
         match outcome {
             Outcome::Established { version, suite, resumed } => {
                 self.memory.handshake_succeeded(client, now);
-                let day = self.today(now);
+                let day = self.days.today(now);
                 day.resumed += u64::from(resumed);
                 *day.versions.entry(version).or_default() += 1;
                 *day.suites.entry(suite).or_default() += 1;
@@ -169,7 +118,7 @@ impl Journal {
                 let offer = offer::parse(&hello);
                 let verdict = verdict(&offer, &(self.own)(), stage, ending);
                 *self.totals.verdicts.entry(verdict.name()).or_default() += 1;
-                *self.today(now).verdicts.entry(verdict.name()).or_default() += 1;
+                *self.days.today(now).verdicts.entry(verdict.name().into()).or_default() += 1;
                 let network = self.memory.network_of(client);
                 let offer = offer.ok();
                 let failure = Failure {
@@ -240,22 +189,11 @@ impl Journal {
         let changed = std::mem::take(&mut self.memory_changed);
         changed.then(|| self.memory.peers().map(|(network, peer)| (*network, *peer)).collect())
     }
-
-    fn today(&mut self, now: u64) -> &mut Day {
-        let number = now / DAY_SECONDS;
-        if self.days.back().is_none_or(|day| day.number < number) {
-            self.days.push_back(Day { number, ..Day::default() });
-            if self.days.len() > DAYS_MAX {
-                self.days.pop_front();
-            }
-        }
-        let last = self.days.len() - 1;
-        &mut self.days[last]
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::day::DAYS_MAX;
     use super::*;
     use crate::tls::memory::MemorySettings;
 
@@ -278,6 +216,14 @@ mod tests {
     fn failed() -> Outcome {
         let (stage, ending) = (Stage::HelloReceived, Ending::WeRefused);
         Outcome::Failed(Failed { stage, ending, hello: vec![0x16, 3, 1, 0, 1, 0xff] })
+    }
+
+    fn message(client: IpAddr, cover: Cover) -> Event {
+        Event::FirstMessage { client, cover, offered: false }
+    }
+
+    fn tls(version: u16) -> Cover {
+        Cover::Tls { version, first: false }
     }
 
     fn established() -> Outcome {
@@ -303,7 +249,7 @@ mod tests {
         for day in 0..40 {
             let now = NOW + day * DAY_SECONDS;
             let _ = journal.take(handshake(client(1), false, established()), now);
-            let _ = journal.take(Event::SessionOverTls(client(1)), now);
+            let _ = journal.take(message(client(1), tls(0x0304)), now);
         }
         let now = NOW + 39 * DAY_SECONDS;
         let established = |days: u64| {
@@ -313,6 +259,36 @@ mod tests {
         };
         assert_eq!((established(0), established(1), established(7)), (1, 2, 8));
         assert_eq!(established(365), DAYS_MAX as u64);
+    }
+
+    #[test]
+    fn the_cost_of_a_higher_minimum_counts_messages_and_not_sessions() {
+        let mut journal = journal();
+        let floor = |journal: &Journal| journal.report(NOW, DAY_SECONDS, 0).floor.unwrap();
+        let nothing = floor(&journal);
+        assert_eq!((nothing.messages, nothing.would_have_come_in_clear_percent), (0, None));
+        let _ = journal.take(message(client(1), tls(0x0303)), NOW);
+        let _ = journal.take(message(client(2), tls(0x0304)), NOW);
+        let _ = journal.take(message(client(3), Cover::Clear), NOW);
+        let further = Event::FurtherMessages { cover: tls(0x0304), count: 43 };
+        let _ = journal.take(further, NOW);
+        let cover = Cover::Tls { version: 0x0303, first: true };
+        let _ = journal.take(Event::FurtherMessages { cover, count: 2 }, NOW);
+        let cost = floor(&journal);
+        assert_eq!((cost.minimum.as_str(), cost.messages), ("TLS 1.3", 48));
+        assert_eq!(cost.would_have_come_in_clear_percent, Some(2.08));
+        assert_eq!(cost.would_not_have_come_percent, Some(4.17));
+        let report = journal.report(NOW, DAY_SECONDS, 0);
+        assert_eq!((report.sessions.over_tls, report.sessions.in_clear), (2, 1));
+        assert_eq!((report.messages.over_tls, report.messages.in_clear), (47, 1));
+        assert_eq!(report.messages.by_version["TLS 1.2"], 3);
+    }
+
+    #[test]
+    fn where_the_newest_version_is_required_there_is_no_higher_minimum() {
+        let own = Box::new(|| Own { versions: vec![0x0304], ..Own::with_keys(&[]) });
+        let journal = Journal::new(Memory::new(MemorySettings::default()), own);
+        assert_eq!(journal.report(NOW, DAY_SECONDS, 0).floor, None);
     }
 
     #[test]
@@ -335,8 +311,7 @@ mod tests {
         let afterwards =
             |journal: &Journal| journal.report(NOW, DAY_SECONDS, 0).failures[0].afterwards.clone();
         assert_eq!(afterwards(&journal), "not yet");
-        let event = Event::SessionInClear { client: client(1), offered: false };
-        let _ = journal.take(event, NOW + 1);
+        let _ = journal.take(message(client(1), Cover::Clear), NOW + 1);
         assert_eq!(afterwards(&journal), "in clear");
         let _ = journal.take(handshake(client(1), false, established()), NOW + 2);
         assert_eq!(afterwards(&journal), "over TLS");

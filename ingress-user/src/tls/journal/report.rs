@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::day::{Day, Messages};
 use super::record::Journal;
 use crate::tls::memory::Pin;
 use crate::tls::names;
 use crate::tls::offer::Offer;
-
-const DAY_SECONDS: u64 = 86_400;
 
 /// The document behind `ingress tls report --json`. Counts are by whole days.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,6 +18,9 @@ pub struct Report {
     pub since_seconds: u64,
     pub handshakes: HandshakeCounts,
     pub sessions: SessionCounts,
+    pub messages: MessageCounts,
+    /// `None` where the newest version is required already.
+    pub floor: Option<Floor>,
     /// The last failures, by client network and verdict, the latest first.
     pub failures: Vec<FailureGroup>,
     /// Peers that are not offered STARTTLS now.
@@ -44,6 +46,28 @@ pub struct SessionCounts {
     pub in_clear: u64,
     /// In clear from a peer that always came with TLS.
     pub stripped: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MessageCounts {
+    pub over_tls: u64,
+    pub in_clear: u64,
+    /// `None` while there are no messages.
+    pub in_clear_percent: Option<f64>,
+    /// Of those over TLS.
+    pub by_version: BTreeMap<String, u64>,
+}
+
+/// What it would have cost to require the next version of TLS, by the messages that came over an older one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Floor {
+    pub minimum: String,
+    /// All of the time, those in clear too; 0 says that nothing is known.
+    pub messages: u64,
+    /// Besides those that came in clear anyhow. `None` while there are no messages.
+    pub would_have_come_in_clear_percent: Option<f64>,
+    /// Where TLS comes first, so that there is no clear to fall to.
+    pub would_not_have_come_percent: Option<f64>,
 }
 
 /// Failures of one client network with one verdict.
@@ -85,30 +109,23 @@ pub struct PeerReport {
 impl Journal {
     pub(super) fn report(&self, now: u64, seconds: u64, missed: u64) -> Report {
         let from = now.saturating_sub(seconds);
-        let mut handshakes = HandshakeCounts::default();
-        let mut sessions = SessionCounts::default();
-        for day in self.days.iter().filter(|day| day.number >= from / DAY_SECONDS) {
-            handshakes.resumed += day.resumed;
-            for (version, count) in &day.versions {
-                handshakes.established += count;
-                *handshakes.by_version.entry(names::version(*version).into_owned()).or_default() +=
-                    count;
-            }
-            for (suite, count) in &day.suites {
-                *handshakes.by_suite.entry(names::suite(*suite).into_owned()).or_default() += count;
-            }
-            for (verdict, count) in &day.verdicts {
-                handshakes.failed += count;
-                *handshakes.by_verdict.entry((*verdict).to_owned()).or_default() += count;
-            }
-            sessions.over_tls += day.sessions_over_tls;
-            sessions.in_clear += day.sessions_in_clear;
-            sessions.stripped += day.stripped;
-        }
+        let day = self.days.since(from);
         let mut withheld: Vec<IpNet> = self.memory.withheld(now).collect();
         withheld.sort_unstable();
-        let failures = self.groups(from);
-        Report { since_seconds: seconds, handshakes, sessions, failures, withheld, missed }
+        Report {
+            since_seconds: seconds,
+            handshakes: HandshakeCounts::of(&day),
+            sessions: SessionCounts {
+                over_tls: day.sessions_over_tls,
+                in_clear: day.sessions_in_clear,
+                stripped: day.stripped,
+            },
+            messages: MessageCounts::of(&day.messages),
+            floor: Floor::above(&(self.own)().versions, &day.messages),
+            failures: self.groups(from),
+            withheld,
+            missed,
+        }
     }
 
     pub(super) fn peer_reports(&self, now: u64) -> Vec<PeerReport> {
@@ -174,4 +191,58 @@ impl Journal {
             _ => "not yet",
         }
     }
+}
+
+impl HandshakeCounts {
+    fn of(day: &Day) -> Self {
+        Self {
+            established: day.versions.values().sum(),
+            resumed: day.resumed,
+            failed: day.verdicts.values().sum(),
+            by_version: named(&day.versions, names::version),
+            by_suite: named(&day.suites, names::suite),
+            by_verdict: day.verdicts.iter().map(|(name, n)| (name.to_string(), *n)).collect(),
+        }
+    }
+}
+
+impl MessageCounts {
+    fn of(messages: &Messages) -> Self {
+        let mut by_version = named(&messages.after_starttls, names::version);
+        for (version, count) in named(&messages.tls_first, names::version) {
+            *by_version.entry(version).or_default() += count;
+        }
+        Self {
+            over_tls: by_version.values().sum(),
+            in_clear: messages.in_clear,
+            in_clear_percent: percent(messages.in_clear, messages.all()),
+            by_version,
+        }
+    }
+}
+
+impl Floor {
+    /// The next step from the least of these versions.
+    fn above(versions: &[u16], messages: &Messages) -> Option<Self> {
+        let least = versions.iter().min()?;
+        let next = *versions.iter().filter(|version| *version > least).min()?;
+        let older = |counts: &BTreeMap<u16, u64>| counts.range(..next).map(|(_, n)| n).sum();
+        let all = messages.all();
+        Some(Self {
+            minimum: names::version(next).into_owned(),
+            messages: all,
+            would_have_come_in_clear_percent: percent(older(&messages.after_starttls), all),
+            would_not_have_come_percent: percent(older(&messages.tls_first), all),
+        })
+    }
+}
+
+fn named(counts: &BTreeMap<u16, u64>, name: fn(u16) -> Cow<'static, str>) -> BTreeMap<String, u64> {
+    counts.iter().map(|(number, count)| (name(*number).into_owned(), *count)).collect()
+}
+
+/// To a hundredth; of nothing there is none.
+fn percent(part: u64, all: u64) -> Option<f64> {
+    let hundredths = || (10_000.0 * part as f64 / all as f64).round();
+    (all > 0).then(|| hundredths() / 100.0)
 }
