@@ -81,6 +81,13 @@ fn comes_in_clear_after(arguments: &[&str], verdict: &str) {
     let failure = failure(&site);
     assert_eq!(failure["verdict"], verdict, "{failure:#}");
     assert!(!failure["suites"].as_array().unwrap().is_empty(), "{failure:#}");
+    assert_eq!(failure["client"], "127.0.0.1");
+    assert_eq!(failure["stage"], "hello_received", "{failure:#}");
+    assert_eq!(failure["alert"]["direction"], "sent", "{failure:#}");
+    assert!(failure["explanation"].as_str().unwrap().contains("come in clear"), "{failure:#}");
+    let usable = failure["usable"].as_object().unwrap();
+    let is_empty = |list: &Value| list.as_array().unwrap().is_empty();
+    assert!(usable.values().any(is_empty), "all fits, so why did it fail? {failure:#}");
     wait_for("clear retry", REPORT_TIMEOUT, || !daemon.offers_starttls());
     let mut client = Client::hello(daemon.smtp("starttls"));
     client.command("STARTTLS", "454 4.7.0");
@@ -135,6 +142,29 @@ fn a_client_that_distrusts_our_certificate_is_offered_starttls_again() {
     is_offered_after(&site, &daemon, "distrusts_certificate");
     let explanation = failure(&site)["explanation"].as_str().unwrap().to_owned();
     assert!(explanation.contains("unknown_ca"), "{explanation}");
+    let failure = failure(&site);
+    assert_eq!(failure["alert"]["direction"], "received", "{failure:#}");
+    assert_eq!(failure["alert"]["name"], "unknown_ca", "{failure:#}");
+    assert_eq!(failure["stage"], "flight_sent", "{failure:#}");
+}
+
+#[test]
+fn where_tls_comes_first_no_mail_in_clear_is_promised() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    let address = daemon.smtp("implicit").to_string();
+    let mut command = openssl();
+    command.args(["s_client", "-tls1", "-connect", &address]).args(OLD);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(!output.status.success(), "{output:?}");
+    is_offered_after(&site, &daemon, "old_versions_only");
+    let failure = failure(&site);
+    let explanation = failure["explanation"].as_str().unwrap();
+    assert!(explanation.contains("none of its mail comes in on this port"), "{explanation}");
+    // The alert in the report is the one that the client got.
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("alert handshake failure"), "{stderr}");
+    assert_eq!(failure["alert"]["name"], "handshake_failure", "{failure:#}");
 }
 
 #[test]

@@ -146,6 +146,10 @@ impl Memory {
         self.peers.iter()
     }
 
+    pub fn peer(&self, network: &IpNet) -> Option<&Peer> {
+        self.peers.get(network)
+    }
+
     /// A session of `client` got under TLS.
     pub fn handshake_succeeded(&mut self, client: IpAddr, now: u64) {
         let peer = self.seen(client, now);

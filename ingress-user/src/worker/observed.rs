@@ -72,26 +72,37 @@ impl Connection {
     /// TLS ended in an error, during the handshake or after it.
     pub(super) fn tls_broke(&mut self, failure: &TlsFailure, turn: &mut Turn<'_>) {
         if self.session.is_awaiting_tls() {
-            self.handshake_failed(failure.ending(), turn);
+            self.note_failed_handshake(failure.ending(), failure.alert_sent(), turn);
         } else {
             tracing::info!(client = %self.session.client(), reason = %failure, "TLS connection broke");
         }
     }
 
+    /// The handshake ended without a word of ours.
     pub(super) fn handshake_failed(&mut self, ending: Ending, turn: &mut Turn<'_>) {
+        self.note_failed_handshake(ending, None, turn);
+    }
+
+    fn note_failed_handshake(
+        &mut self,
+        ending: Ending,
+        alert_sent: Option<u8>,
+        turn: &mut Turn<'_>,
+    ) {
         self.end_handshake(turn.handshakes);
         turn.metrics.tls_handshakes_failed.increment();
         let seen = self.tls.as_ref().and_then(|tls| tls.seen());
         let (stage, hello) =
             seen.map_or((Stage::Nothing, Vec::new()), |seen| (seen.stage(), seen.hello.clone()));
-        self.report_handshake(Outcome::Failed(Failed { stage, ending, hello }), turn);
+        self.report_handshake(Outcome::Failed(Failed { stage, ending, alert_sent, hello }), turn);
     }
 
     /// A client that finished the handshake and then said nothing is reported as a failure too: some check the certificate
     /// only then.
     pub(super) fn note_silence_under_tls(&self, ending: Ending, turn: &Turn<'_>) {
         if self.session.is_silent_under_tls() {
-            let failed = Failed { stage: Stage::Finished, ending, hello: Vec::new() };
+            let failed =
+                Failed { stage: Stage::Finished, ending, alert_sent: None, hello: Vec::new() };
             self.report_handshake(Outcome::Failed(failed), turn);
         }
     }

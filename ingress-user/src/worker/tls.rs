@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::crypto::cipher::OutboundPlain;
 use rustls::crypto::{Credentials, CryptoProvider, Identity, SelectedCredential, TicketProducer};
-use rustls::error::PeerIncompatible;
+use rustls::error::{AlertDescription, PeerIncompatible};
 use rustls::server::{
     ClientHello, InvalidSniPolicy, NoServerSessionStorage, ServerCredentialResolver,
     ServerHandshake,
@@ -405,6 +405,11 @@ impl TlsFailure {
             Error::AlertReceived(alert) => Ending::AlertReceived((*alert).into()),
             _ => Ending::WeRefused,
         }
+    }
+
+    /// The alert that was sent for it, by its number.
+    pub fn alert_sent(&self) -> Option<u8> {
+        AlertDescription::try_from(&self.0).ok().map(u8::from)
     }
 }
 

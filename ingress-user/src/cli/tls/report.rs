@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use super::time_text;
 use crate::cli::daemon::{DaemonArguments, block_on};
 use crate::control;
-use crate::tls::journal::{FailureGroup, Floor, Report};
+use crate::tls::journal::{Alert, Direction, FailureGroup, Floor, Report};
+use crate::tls::verdict::Stage;
 
 /// Seconds of each unit of `--since`.
 const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
@@ -129,6 +130,7 @@ fn failure(text: &mut String, group: &FailureGroup) {
         writeln!(text, "\n{network}{helo}: {verdict}, {count} times, last {}", time_text(*last));
     let _ = writeln!(text, "  {explanation}");
     let _ = writeln!(text, "  its mail came afterwards: {afterwards}");
+    let _ = writeln!(text, "  last from {}{}", group.client, progress(group));
     let offers = [
         ("versions", &group.versions),
         ("suites", &group.suites),
@@ -138,12 +140,48 @@ fn failure(text: &mut String, group: &FailureGroup) {
     for (title, offered) in offers.into_iter().filter(|(_, offered)| !offered.is_empty()) {
         let _ = writeln!(text, "  offered {title}: {}", offered.join(", "));
     }
+    let Some(usable) = &group.usable else { return };
+    let usable = [
+        ("versions", &usable.versions),
+        ("suites", &usable.suites),
+        ("groups", &usable.groups),
+        ("schemes", &usable.schemes),
+    ];
+    for (title, usable) in usable {
+        let names = if usable.is_empty() { "none".to_owned() } else { usable.join(", ") };
+        let _ = writeln!(text, "  usable {title}: {names}");
+    }
+}
+
+/// How far the last handshake of the group got, and who ended it.
+fn progress(group: &FailureGroup) -> String {
+    let name = group.server_name.as_ref().map(|name| format!(" for {name}")).unwrap_or_default();
+    let stage = match group.stage {
+        Stage::Nothing => "no whole hello came",
+        Stage::HelloReceived => "the hello came",
+        Stage::FlightSent => "our answer was sent",
+        Stage::Finished => "the handshake was through",
+    };
+    let ending = match group.ending.as_str() {
+        "closed_by_client" => "the client closed",
+        "timed_out" => "time was up",
+        "alert_received" => "the client broke off",
+        _ => "we refused",
+    };
+    let alert = match &group.alert {
+        None => String::new(),
+        Some(Alert { direction: Direction::Sent, name }) => format!(", we sent the alert {name}"),
+        Some(Alert { direction: Direction::Received, name }) => {
+            format!(", it sent the alert {name}")
+        }
+    };
+    format!("{name}: {stage}, then {ending}{alert}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::journal::{HandshakeCounts, MessageCounts, SessionCounts};
+    use crate::tls::journal::{HandshakeCounts, MessageCounts, ParameterNames, SessionCounts};
 
     #[test]
     fn a_time_needs_its_unit() {
@@ -204,12 +242,24 @@ mod tests {
                 explanation: "the client offers TLS 1.0 only".to_owned(),
                 count: 2,
                 last: 1_795_508_201,
+                client: "192.0.2.7".parse().unwrap(),
                 helo: Some("old.example.org".to_owned()),
-                server_name: None,
+                server_name: Some("mx.test".to_owned()),
+                implicit: false,
+                stage: Stage::HelloReceived,
+                ending: "we_refused".to_owned(),
+                alert: Some(Alert {
+                    direction: Direction::Sent,
+                    name: "protocol_version".to_owned(),
+                }),
                 versions: vec!["TLS 1.0".to_owned()],
                 suites: Vec::new(),
                 groups: Vec::new(),
                 schemes: Vec::new(),
+                usable: Some(ParameterNames {
+                    groups: vec!["secp256r1".to_owned()],
+                    ..ParameterNames::default()
+                }),
                 afterwards: "in clear".to_owned(),
             }],
             withheld: vec!["192.0.2.7/32".parse().unwrap()],
@@ -231,7 +281,12 @@ withheld    192.0.2.7/32 is not offered STARTTLS
 192.0.2.7/32 (old.example.org): old_versions_only, 2 times, last 2026-11-24T08:16:41Z
   the client offers TLS 1.0 only
   its mail came afterwards: in clear
+  last from 192.0.2.7 for mx.test: the hello came, then we refused, we sent the alert protocol_version
   offered versions: TLS 1.0
+  usable versions: none
+  usable suites: none
+  usable groups: secp256r1
+  usable schemes: none
 "
         );
     }

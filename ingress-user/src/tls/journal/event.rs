@@ -59,6 +59,8 @@ pub enum Outcome {
 pub struct Failed {
     pub stage: Stage,
     pub ending: Ending,
+    /// By its number, where we had something against it.
+    pub alert_sent: Option<u8>,
     /// What the client sent up to the end of its ClientHello, as it came.
     pub hello: Vec<u8>,
 }

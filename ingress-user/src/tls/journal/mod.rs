@@ -5,6 +5,7 @@
 
 mod day;
 mod event;
+mod failure;
 mod record;
 mod report;
 mod store;
@@ -25,7 +26,8 @@ pub use self::event::{Cover, Event, Failed, Handshake, Outcome};
 use self::record::Journal;
 pub use self::record::{OwnSource, Totals};
 pub use self::report::{
-    FailureGroup, Floor, HandshakeCounts, MessageCounts, PeerReport, Report, SessionCounts,
+    Alert, Direction, FailureGroup, Floor, HandshakeCounts, MessageCounts, ParameterNames,
+    PeerReport, Report, SessionCounts,
 };
 use super::memory::{self, Memory, MemorySettings, Pin};
 use crate::worker::clock::Now;

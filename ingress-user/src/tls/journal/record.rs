@@ -1,33 +1,17 @@
 //! What happened, counted by day, and the last failures in full.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::day::{DAY_SECONDS, Days};
 use super::event::{Cover, Event, Failed, Handshake, Outcome};
+use super::failure::{Failure, Failures, Findings, Peer};
 use crate::log_budget::LogBudget;
-use crate::tls::memory::{Because, Consequence, Memory, Peer, Pin};
-use crate::tls::offer::{self, Offer};
-use crate::tls::verdict::{Ending, Own, Stage, Verdict, verdict};
-
-/// Failures kept in full. Older ones are in the counts.
-const FAILURES_MAX: usize = 2_000;
-
-/// A failure explained.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) at: u64,
-    pub(super) client: IpAddr,
-    pub(super) network: IpNet,
-    pub(super) helo: Option<Box<str>>,
-    pub(super) implicit: bool,
-    pub(super) stage: Stage,
-    pub(super) ending: Ending,
-    pub(super) offer: Option<Offer>,
-    pub(super) verdict: Verdict,
-}
+use crate::tls::memory::{self, Because, Consequence, Memory, Pin};
+use crate::tls::names;
+use crate::tls::verdict::{NextTry, Own};
 
 /// What the server can do, which a reload of certificates changes.
 pub type OwnSource = Box<dyn Fn() -> Own + Send>;
@@ -48,8 +32,7 @@ pub(super) struct Journal {
     pub(super) own: OwnSource,
     pub(super) totals: Totals,
     pub(super) days: Days,
-    /// Oldest first.
-    pub(super) failures: VecDeque<Failure>,
+    pub(super) failures: Failures,
     memory_changed: bool,
     log: LogBudget,
 }
@@ -61,7 +44,7 @@ impl Journal {
             own,
             totals: Totals::default(),
             days: Days::default(),
-            failures: VecDeque::new(),
+            failures: Failures::default(),
             memory_changed: false,
             log: LogBudget::default(),
         }
@@ -111,45 +94,39 @@ impl Journal {
                 day.resumed += u64::from(resumed);
                 *day.versions.entry(version).or_default() += 1;
                 *day.suites.entry(suite).or_default() += 1;
-                true
             }
             Outcome::Failed(failed) => {
-                let Failed { stage, ending, hello } = failed;
-                let offer = offer::parse(&hello);
-                let verdict = verdict(&offer, &(self.own)(), stage, ending);
-                *self.totals.verdicts.entry(verdict.name()).or_default() += 1;
-                *self.days.today(now).verdicts.entry(verdict.name().into()).or_default() += 1;
                 let network = self.memory.network_of(client);
-                let offer = offer.ok();
-                let failure = Failure {
-                    at: now,
-                    client,
-                    network,
-                    helo,
-                    implicit,
-                    stage,
-                    ending,
-                    offer,
-                    verdict,
-                };
-                self.explain(&failure, now);
-                if self.failures.len() >= FAILURES_MAX {
-                    self.failures.pop_front();
-                }
-                self.failures.push_back(failure);
-                true
+                self.take_failure(Peer { client, network, helo, implicit }, &failed, now);
             }
         }
+        true
     }
 
-    /// The memory's answer to a failure, and the line of log that explains it.
-    fn explain(&mut self, failure: &Failure, now: u64) {
-        let Failure { client, verdict, implicit, .. } = failure;
+    fn take_failure(&mut self, peer: Peer, failed: &Failed, now: u64) {
+        let findings = Findings::of(failed, &(self.own)());
+        let verdict = &findings.verdict;
+        *self.totals.verdicts.entry(verdict.name()).or_default() += 1;
+        *self.days.today(now).verdicts.entry(verdict.name().into()).or_default() += 1;
         // Where TLS comes first there is no STARTTLS to withhold.
-        let consequence = match implicit {
+        let consequence = match peer.implicit {
             true => None,
-            false => Some(self.memory.handshake_failed(*client, verdict.is_negotiation(), now)),
+            false => {
+                let negotiation = verdict.is_negotiation();
+                Some(self.memory.handshake_failed(peer.client, negotiation, now))
+            }
         };
+        let next = match consequence {
+            None => NextTry::TlsFirst,
+            Some(Consequence::Withheld { .. }) => NextTry::InClear,
+            Some(Consequence::Offered(_)) => NextTry::StartTls,
+        };
+        let failure = Failure::new(now, peer, failed, findings, next);
+        self.log_failure(&failure, consequence, now);
+        self.failures.push(failure);
+    }
+
+    fn log_failure(&mut self, failure: &Failure, consequence: Option<Consequence>, now: u64) {
         let then = match consequence {
             None => "TLS comes first here: it has to come right",
             Some(Consequence::Withheld { .. }) => "its next tries are not offered STARTTLS",
@@ -161,11 +138,13 @@ impl Journal {
             },
         };
         let Some(suppressed) = self.log.take(now) else { return };
-        let helo = failure.helo.as_deref().unwrap_or_default();
-        let server_name = failure.offer.as_ref().and_then(|offer| offer.server_name.as_deref());
+        let Failure { client, helo, server_name, stage, ending, .. } = failure;
+        let alert_sent = failure.alert_sent.map(names::alert);
         tracing::info!(
-            %client, helo, server_name, stage = ?failure.stage, ending = ?failure.ending,
-            verdict = verdict.name(), then, suppressed, "TLS handshake failed: {verdict}"
+            %client, helo = helo.as_deref().unwrap_or_default(),
+            server_name = server_name.as_deref(), ?stage, ?ending,
+            alert_sent = alert_sent.as_deref(), verdict = &*failure.verdict, then, suppressed,
+            "TLS handshake failed: {}", failure.explanation
         );
     }
 
@@ -184,7 +163,7 @@ impl Journal {
     }
 
     /// Forgets what is old. All peers, if they have changed since the last time.
-    pub(super) fn keep_house(&mut self, now: u64) -> Option<Vec<(IpNet, Peer)>> {
+    pub(super) fn keep_house(&mut self, now: u64) -> Option<Vec<(IpNet, memory::Peer)>> {
         self.memory.expire(now);
         let changed = std::mem::take(&mut self.memory_changed);
         changed.then(|| self.memory.peers().map(|(network, peer)| (*network, *peer)).collect())
@@ -194,8 +173,12 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::super::day::DAYS_MAX;
+    use super::super::failure::FAILURES_MAX;
+    use super::super::report::Direction;
     use super::*;
     use crate::tls::memory::MemorySettings;
+    use crate::tls::probe::hello::Hello;
+    use crate::tls::verdict::{Ending, KeyKind, Stage};
 
     const NOW: u64 = 1_795_500_000;
 
@@ -215,7 +198,8 @@ mod tests {
     /// Octets that are refused as no ClientHello, which is a matter of negotiation.
     fn failed() -> Outcome {
         let (stage, ending) = (Stage::HelloReceived, Ending::WeRefused);
-        Outcome::Failed(Failed { stage, ending, hello: vec![0x16, 3, 1, 0, 1, 0xff] })
+        let hello = vec![0x16, 3, 1, 0, 1, 0xff];
+        Outcome::Failed(Failed { stage, ending, alert_sent: Some(10), hello })
     }
 
     fn message(client: IpAddr, cover: Cover) -> Event {
@@ -298,10 +282,60 @@ mod tests {
         for number in 0..flood {
             let _ = journal.take(handshake(client(number), true, failed()), NOW);
         }
-        assert_eq!(journal.failures.len(), FAILURES_MAX);
+        assert_eq!(journal.failures.latest().count(), FAILURES_MAX);
         let report = journal.report(NOW, DAY_SECONDS, 3);
         assert_eq!(report.handshakes.failed, u64::from(flood));
         assert_eq!(report.missed, 3);
+    }
+
+    /// A client of CBC suites alone.
+    fn refused() -> Outcome {
+        let (stage, ending) = (Stage::HelloReceived, Ending::WeRefused);
+        let hello = Hello::of_2012(&[0xc009]).octets();
+        Outcome::Failed(Failed { stage, ending, alert_sent: Some(40), hello })
+    }
+
+    #[test]
+    fn a_group_of_failures_tells_the_last_one_in_full() {
+        let mut journal = journal();
+        journal.own = Box::new(|| Own::with_keys(&[KeyKind::EcdsaP256]));
+        let _ = journal.take(handshake(client(1), false, refused()), NOW);
+        let group = journal.report(NOW, DAY_SECONDS, 0).failures.remove(0);
+        assert_eq!(group.client, client(1));
+        assert_eq!((group.stage, group.ending.as_str()), (Stage::HelloReceived, "we_refused"));
+        let alert = group.alert.unwrap();
+        assert_eq!((alert.direction, alert.name.as_str()), (Direction::Sent, "handshake_failure"));
+        assert_eq!(group.suites, ["TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"]);
+        let usable = group.usable.unwrap();
+        assert_eq!(usable.versions, ["TLS 1.2"]);
+        assert!(usable.suites.is_empty() && !usable.groups.is_empty(), "{usable:?}");
+    }
+
+    #[test]
+    fn an_alert_received_is_told_from_one_sent_and_an_unread_hello_has_nothing_usable() {
+        let mut journal = journal();
+        let (stage, ending) = (Stage::FlightSent, Ending::AlertReceived(48));
+        let failed = Failed { stage, ending, alert_sent: None, hello: Vec::new() };
+        let _ = journal.take(handshake(client(1), false, Outcome::Failed(failed)), NOW);
+        let group = journal.report(NOW, DAY_SECONDS, 0).failures.remove(0);
+        let alert = group.alert.unwrap();
+        assert_eq!((alert.direction, alert.name.as_str()), (Direction::Received, "unknown_ca"));
+        assert_eq!(group.usable, None);
+    }
+
+    #[test]
+    fn the_sentence_fits_the_listener_and_what_the_memory_did() {
+        let mut journal = journal();
+        let mut explanation = |number: u32, implicit: bool| {
+            let _ = journal.take(handshake(client(number), implicit, refused()), NOW);
+            journal.report(NOW, DAY_SECONDS, 0).failures.remove(0).explanation
+        };
+        assert!(explanation(1, false).contains("its next try will come in clear"));
+        assert!(explanation(2, true).contains("none of its mail comes in on this port"));
+        let _ = journal.take(handshake(client(3), false, established()), NOW);
+        let _ = journal.take(handshake(client(3), false, refused()), NOW);
+        let report = journal.report(NOW, DAY_SECONDS, 0);
+        assert!(report.failures[0].explanation.contains("tries with STARTTLS fail"));
     }
 
     #[test]

@@ -2,15 +2,17 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::day::{Day, Messages};
+use super::failure::Failure;
 use super::record::Journal;
 use crate::tls::memory::Pin;
 use crate::tls::names;
-use crate::tls::offer::Offer;
+use crate::tls::verdict::{Ending, Parameters, Stage};
 
 /// The document behind `ingress tls report --json`. Counts are by whole days.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,15 +82,49 @@ pub struct FailureGroup {
     pub count: u64,
     /// Seconds since 1970.
     pub last: u64,
-    /// Of the last one.
+    /// Of the last one, and so is what follows.
+    pub client: IpAddr,
     pub helo: Option<String>,
     pub server_name: Option<String>,
+    /// On a listener where TLS comes first.
+    pub implicit: bool,
+    /// How far it got.
+    pub stage: Stage,
+    pub ending: String,
+    /// `None` where nobody sent one.
+    pub alert: Option<Alert>,
+    /// What the client offered.
     pub versions: Vec<String>,
     pub suites: Vec<String>,
     pub groups: Vec<String>,
     pub schemes: Vec<String>,
+    /// What of it we could have used: the first empty list is the cause. `None` where no hello could be read.
+    pub usable: Option<ParameterNames>,
     /// "over TLS", "in clear", or "not yet".
     pub afterwards: String,
+}
+
+/// By its name in RFC 8446.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    pub direction: Direction,
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    Sent,
+    Received,
+}
+
+/// Of an offer, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParameterNames {
+    pub versions: Vec<String>,
+    pub suites: Vec<String>,
+    pub groups: Vec<String>,
+    pub schemes: Vec<String>,
 }
 
 /// One peer of the memory, for `ingress tls memory list`.
@@ -151,44 +187,80 @@ impl Journal {
 
     fn groups(&self, from: u64) -> Vec<FailureGroup> {
         let mut groups: Vec<FailureGroup> = Vec::new();
-        for failure in self.failures.iter().rev().filter(|failure| failure.at >= from) {
+        for failure in self.failures.latest().filter(|failure| failure.at >= from) {
             let same = |group: &&mut FailureGroup| {
-                group.network == failure.network && group.verdict == failure.verdict.name()
+                group.network == failure.network && group.verdict == failure.verdict
             };
-            if let Some(group) = groups.iter_mut().find(same) {
-                group.count += 1;
-                continue;
+            match groups.iter_mut().find(same) {
+                Some(group) => group.count += 1,
+                None => {
+                    let afterwards = self.afterwards(&failure.network, failure.at);
+                    groups.push(FailureGroup::beginning_with(failure, afterwards));
+                }
             }
-            let listed = |codes: fn(&Offer) -> &[u16], name: fn(u16) -> Cow<'static, str>| {
-                let codes = failure.offer.as_ref().map(codes).unwrap_or_default();
-                codes.iter().map(|code| name(*code).into_owned()).collect::<Vec<_>>()
-            };
-            groups.push(FailureGroup {
-                network: failure.network,
-                verdict: failure.verdict.name().to_owned(),
-                explanation: failure.verdict.to_string(),
-                count: 1,
-                last: failure.at,
-                helo: failure.helo.as_deref().map(str::to_owned),
-                server_name: failure.offer.as_ref().and_then(|offer| offer.server_name.clone()),
-                versions: listed(|offer| &offer.versions, names::version),
-                suites: listed(|offer| &offer.suites, names::suite),
-                groups: listed(|offer| &offer.groups, names::group),
-                schemes: listed(|offer| &offer.schemes, names::scheme),
-                afterwards: self.afterwards(&failure.network, failure.at).to_owned(),
-            });
         }
         groups
     }
 
     /// How the peer's mail came after its last failure.
     fn afterwards(&self, network: &IpNet, failed_at: u64) -> &'static str {
-        let peer = self.memory.peers().find(|(known, _)| *known == network).map(|(_, peer)| peer);
+        let peer = self.memory.peer(network);
         let since = |at: Option<u64>| at.is_some_and(|at| at >= failed_at);
         match peer {
             Some(peer) if since(peer.last_success) => "over TLS",
             Some(peer) if since(peer.last_clear) => "in clear",
             _ => "not yet",
+        }
+    }
+}
+
+impl FailureGroup {
+    fn beginning_with(failure: &Failure, afterwards: &str) -> Self {
+        let offered = failure.offered.as_ref().map(ParameterNames::of).unwrap_or_default();
+        Self {
+            network: failure.network,
+            verdict: failure.verdict.to_string(),
+            explanation: failure.explanation.to_string(),
+            count: 1,
+            last: failure.at,
+            client: failure.client,
+            helo: failure.helo.as_deref().map(str::to_owned),
+            server_name: failure.server_name.as_deref().map(str::to_owned),
+            implicit: failure.implicit,
+            stage: failure.stage,
+            ending: failure.ending.name().to_owned(),
+            alert: Alert::of(failure),
+            versions: offered.versions,
+            suites: offered.suites,
+            groups: offered.groups,
+            schemes: offered.schemes,
+            usable: failure.usable.as_ref().map(ParameterNames::of),
+            afterwards: afterwards.to_owned(),
+        }
+    }
+}
+
+impl Alert {
+    fn of(failure: &Failure) -> Option<Self> {
+        let (direction, alert) = match (failure.ending, failure.alert_sent) {
+            (Ending::AlertReceived(alert), _) => (Direction::Received, alert),
+            (_, Some(alert)) => (Direction::Sent, alert),
+            (_, None) => return None,
+        };
+        Some(Self { direction, name: names::alert(alert).into_owned() })
+    }
+}
+
+impl ParameterNames {
+    fn of(parameters: &Parameters) -> Self {
+        let named = |codes: &[u16], name: fn(u16) -> Cow<'static, str>| {
+            codes.iter().map(|code| name(*code).into_owned()).collect()
+        };
+        Self {
+            versions: named(&parameters.versions, names::version),
+            suites: named(&parameters.suites, names::suite),
+            groups: named(&parameters.groups, names::group),
+            schemes: named(&parameters.schemes, names::scheme),
         }
     }
 }
