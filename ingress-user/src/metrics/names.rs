@@ -43,8 +43,10 @@ pub const TLS_HANDSHAKES_COMPLETED: Description =
     of("ingress_tls_handshakes_completed_total", "TLS handshakes that succeeded.");
 pub const TLS_HANDSHAKES_FAILED: Description =
     of("ingress_tls_handshakes_failed_total", "TLS handshakes that did not succeed.");
-pub const TLS_FAILURES: Description =
-    of("ingress_tls_failures_total", "Failed TLS handshakes, by the verdict on them.");
+pub const TLS_FAILURES: Description = of(
+    "ingress_tls_failures_total",
+    "Failed TLS handshakes, by the verdict on them; without self-tests.",
+);
 pub const TLS_PEERS_WITHHELD: Description =
     of("ingress_tls_peers_withheld", "Peers that are not offered STARTTLS now.");
 pub const TLS_STRIPPED: Description = of(

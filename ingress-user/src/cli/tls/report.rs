@@ -65,6 +65,10 @@ fn text(report: &Report) -> String {
     if let Some(floor) = &report.floor {
         let _ = writeln!(text, "floor       {}", cost(floor, report.since_seconds));
     }
+    if handshakes.self_tests > 0 {
+        let count = handshakes.self_tests;
+        let _ = writeln!(text, "self-tests  {count} handshakes, in no other count");
+    }
     counts(&mut text, "versions", &handshakes.by_version);
     counts(&mut text, "suites", &handshakes.by_suite);
     counts(&mut text, "failures", &handshakes.by_verdict);

@@ -25,6 +25,8 @@ pub(super) struct Day {
     pub(super) sessions_over_tls: u64,
     pub(super) sessions_in_clear: u64,
     pub(super) stripped: u64,
+    /// Handshakes of self-tests, which are in no other count.
+    pub(super) self_tests: u64,
     pub(super) messages: Messages,
 }
 
@@ -78,6 +80,7 @@ impl Day {
         self.sessions_over_tls += other.sessions_over_tls;
         self.sessions_in_clear += other.sessions_in_clear;
         self.stripped += other.stripped;
+        self.self_tests += other.self_tests;
         self.messages.in_clear += other.messages.in_clear;
         add(&mut self.messages.after_starttls, &other.messages.after_starttls);
         add(&mut self.messages.tls_first, &other.messages.tls_first);

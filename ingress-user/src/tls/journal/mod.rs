@@ -8,6 +8,7 @@ mod event;
 mod failure;
 mod record;
 mod report;
+mod selftest;
 mod store;
 
 use std::collections::HashSet;
@@ -134,6 +135,18 @@ impl JournalHandle {
     /// [`peers`](Self::peers).
     pub fn pin(&self, network: IpNet, pin: Option<Pin>) {
         self.lock().pin(network, pin, unix_seconds());
+        self.publish();
+    }
+
+    /// From now on handshakes from `network` are counted apart and tell nothing of a peer, until the end of the test is said or
+    /// nothing was heard of it for two minutes.
+    pub fn begin_self_test(&self, network: IpNet) {
+        self.lock().begin_self_test(network, unix_seconds());
+        self.publish();
+    }
+
+    pub fn end_self_test(&self, network: IpNet) {
+        self.lock().end_self_test(network);
         self.publish();
     }
 

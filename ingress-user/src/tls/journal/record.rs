@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::day::{DAY_SECONDS, Days};
 use super::event::{Cover, Event, Failed, Handshake, Outcome};
 use super::failure::{Failure, Failures, Findings, Peer};
+use super::selftest::SelfTests;
 use crate::log_budget::LogBudget;
 use crate::tls::memory::{self, Because, Consequence, Memory, Pin};
 use crate::tls::names;
@@ -33,6 +34,7 @@ pub(super) struct Journal {
     pub(super) totals: Totals,
     pub(super) days: Days,
     pub(super) failures: Failures,
+    self_tests: SelfTests,
     memory_changed: bool,
     log: LogBudget,
 }
@@ -45,6 +47,7 @@ impl Journal {
             totals: Totals::default(),
             days: Days::default(),
             failures: Failures::default(),
+            self_tests: SelfTests::default(),
             memory_changed: false,
             log: LogBudget::default(),
         }
@@ -87,6 +90,10 @@ impl Journal {
 
     fn take_handshake(&mut self, handshake: Handshake, now: u64) -> bool {
         let Handshake { client, helo, implicit, outcome } = handshake;
+        if self.self_tests.covers(client, now) {
+            self.days.today(now).self_tests += 1;
+            return false;
+        }
         match outcome {
             Outcome::Established { version, suite, resumed } => {
                 self.memory.handshake_succeeded(client, now);
@@ -148,8 +155,21 @@ impl Journal {
         );
     }
 
+    /// Peers that are not offered STARTTLS. A self-test is offered it, whatever is known of its address.
     pub(super) fn withheld(&self, now: u64) -> HashSet<IpNet> {
-        self.memory.withheld(now).collect()
+        let mut withheld: HashSet<IpNet> = self.memory.withheld(now).collect();
+        for tested in self.self_tests.running(now) {
+            withheld.retain(|network| !tested.contains(network));
+        }
+        withheld
+    }
+
+    pub(super) fn begin_self_test(&mut self, network: IpNet, now: u64) {
+        self.self_tests.begin(network, now);
+    }
+
+    pub(super) fn end_self_test(&mut self, network: IpNet) {
+        self.self_tests.end(network);
     }
 
     pub(super) fn forget(&mut self, network: IpNet) -> usize {
@@ -174,7 +194,7 @@ impl Journal {
 mod tests {
     use super::super::day::DAYS_MAX;
     use super::super::failure::FAILURES_MAX;
-    use super::super::report::Direction;
+    use super::super::report::{Direction, HandshakeCounts};
     use super::*;
     use crate::tls::memory::MemorySettings;
     use crate::tls::probe::hello::Hello;
@@ -336,6 +356,29 @@ mod tests {
         let _ = journal.take(handshake(client(3), false, refused()), NOW);
         let report = journal.report(NOW, DAY_SECONDS, 0);
         assert!(report.failures[0].explanation.contains("tries with STARTTLS fail"));
+    }
+
+    #[test]
+    fn a_self_test_leaves_no_trace_but_its_count() {
+        let mut journal = journal();
+        let network = IpNet::from(client(1));
+        journal.pin(network, Some(Pin::Withhold), NOW);
+        assert_eq!(journal.withheld(NOW).len(), 1);
+        journal.begin_self_test(network, NOW);
+        assert!(journal.withheld(NOW).is_empty(), "the self-test is not offered STARTTLS");
+        let before = journal.peer_reports(NOW);
+        for implicit in [false, true] {
+            let _ = journal.take(handshake(client(1), implicit, failed()), NOW);
+        }
+        let _ = journal.take(handshake(client(1), false, established()), NOW);
+        assert_eq!(journal.peer_reports(NOW), before);
+        let report = journal.report(NOW, DAY_SECONDS, 0);
+        assert_eq!(report.handshakes, HandshakeCounts { self_tests: 3, ..Default::default() });
+        assert!(report.failures.is_empty() && journal.totals.verdicts.is_empty());
+        journal.end_self_test(network);
+        assert_eq!(journal.withheld(NOW).len(), 1);
+        let _ = journal.take(handshake(client(1), false, failed()), NOW);
+        assert_eq!(journal.report(NOW, DAY_SECONDS, 0).handshakes.failed, 1);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct HandshakeCounts {
     pub established: u64,
     pub resumed: u64,
     pub failed: u64,
+    /// Of `ingress tls test`; in no other count.
+    pub self_tests: u64,
     pub by_version: BTreeMap<String, u64>,
     pub by_suite: BTreeMap<String, u64>,
     pub by_verdict: BTreeMap<String, u64>,
@@ -146,7 +148,7 @@ impl Journal {
     pub(super) fn report(&self, now: u64, seconds: u64, missed: u64) -> Report {
         let from = now.saturating_sub(seconds);
         let day = self.days.since(from);
-        let mut withheld: Vec<IpNet> = self.memory.withheld(now).collect();
+        let mut withheld: Vec<IpNet> = self.withheld(now).into_iter().collect();
         withheld.sort_unstable();
         Report {
             since_seconds: seconds,
@@ -271,6 +273,7 @@ impl HandshakeCounts {
             established: day.versions.values().sum(),
             resumed: day.resumed,
             failed: day.verdicts.values().sum(),
+            self_tests: day.self_tests,
             by_version: named(&day.versions, names::version),
             by_suite: named(&day.suites, names::suite),
             by_verdict: day.verdicts.iter().map(|(name, n)| (name.to_string(), *n)).collect(),
