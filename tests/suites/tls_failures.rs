@@ -340,3 +340,23 @@ fn bring_message_over_tls_1_2(daemon: &Daemon) {
     child.stdin.take().unwrap().write_all(said).unwrap();
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn the_report_outlives_a_restart() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    fail(&daemon, &["-verify_return_error"]);
+    let failure = failure(&site);
+    let mut client = Client::hello(daemon.smtp("starttls"));
+    client.message(b"one\r\n");
+    client.message(b"two\r\n");
+    client.quit();
+    assert!(daemon.stop().unwrap().status.success());
+
+    let _daemon = site.start().unwrap();
+    let report = json(&site, &["tls", "report"]);
+    assert_eq!(report["messages"]["in_clear"], 2, "{report:#}");
+    assert_eq!(report["handshakes"]["by_verdict"]["distrusts_certificate"], 1, "{report:#}");
+    assert_eq!(report["failures"][0]["explanation"], failure["explanation"]);
+    assert_eq!(report["failures"][0]["afterwards"], "in clear");
+}

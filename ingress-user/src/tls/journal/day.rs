@@ -46,6 +46,14 @@ pub(super) struct Messages {
 pub(super) struct Days(pub(super) VecDeque<Day>);
 
 impl Days {
+    /// What was kept of the time before this start. Days to come are those of a wrong clock, and would take all counts.
+    pub(super) fn restored(mut days: Vec<Day>, now: u64) -> Self {
+        days.retain(|day| day.number <= now / DAY_SECONDS);
+        days.sort_by_key(|day| day.number);
+        let surplus = days.len().saturating_sub(DAYS_MAX);
+        Self(days.into_iter().skip(surplus).collect())
+    }
+
     /// A clock that goes back counts for the last day known.
     pub(super) fn today(&mut self, now: u64) -> &mut Day {
         let Self(days) = self;
@@ -120,6 +128,16 @@ mod tests {
         days.today(8 * DAY_SECONDS).resumed += 1;
         assert_eq!(days.since(9 * DAY_SECONDS).resumed, 2);
         assert_eq!(days.0.len(), 1);
+    }
+
+    #[test]
+    fn restored_days_are_bounded_and_none_is_to_come() {
+        let day = |number| Day { number, resumed: 1, ..Day::default() };
+        let kept = (0..40).rev().chain([1_000]).map(day).collect();
+        let mut days = Days::restored(kept, 39 * DAY_SECONDS);
+        assert_eq!(days.0.len(), DAYS_MAX);
+        days.today(39 * DAY_SECONDS).resumed += 1;
+        assert_eq!(days.since(39 * DAY_SECONDS).resumed, 2);
     }
 
     #[test]

@@ -42,9 +42,16 @@ pub(super) struct Failure {
 
 /// The last failures, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Failures(VecDeque<Failure>);
+pub(super) struct Failures(pub(super) VecDeque<Failure>);
 
 impl Failures {
+    /// What was kept of the time before this start, without what a wrong clock dated to come.
+    pub(super) fn restored(mut failures: Vec<Failure>, now: u64) -> Self {
+        failures.retain(|failure| failure.at <= now);
+        let surplus = failures.len().saturating_sub(FAILURES_MAX);
+        Self(failures.into_iter().skip(surplus).collect())
+    }
+
     pub(super) fn push(&mut self, failure: Failure) {
         if self.0.len() >= FAILURES_MAX {
             self.0.pop_front();
