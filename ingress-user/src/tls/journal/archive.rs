@@ -84,6 +84,10 @@ struct Version {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::journal::event::Failed;
+    use crate::tls::journal::failure::{FAILURES_MAX, Findings, Peer};
+    use crate::tls::offer::{self, Offer};
+    use crate::tls::verdict::{self, Ending, KeyKind, NextTry, Own, Stage, Verdict};
 
     /// Writes this, loads it, and checks that it is set aside as it was.
     fn is_set_aside(text: &str) {
@@ -117,5 +121,36 @@ mod tests {
         save(&file, &document(&days, &VecDeque::new()).unwrap()).unwrap();
         assert_eq!(load(&file).days, Vec::from(days));
         assert!(!file.with_extension("json.broken").exists());
+    }
+
+    #[test]
+    fn a_flood_of_failures_with_long_hellos_does_not_grow_a_file_that_cannot_be_read() {
+        let list = |entries: usize| vec![0xfefe; entries];
+        let offer = Offer {
+            // The extension has an octet for its length in octets (RFC 8446 4.2.1).
+            versions: list(127),
+            suites: list(offer::LIST_ENTRIES_MAX),
+            groups: list(offer::LIST_ENTRIES_MAX),
+            schemes: list(offer::LIST_ENTRIES_MAX),
+            server_name: Some("x".repeat(offer::NAME_BYTES_MAX)),
+            ..Offer::default()
+        };
+        let own = Own::with_keys(&KeyKind::ALL);
+        let usable = Some(verdict::usable(&offer, &own));
+        let verdict = Verdict::NoCommonSuite(offer.suites.clone());
+        let failed = Failed {
+            stage: Stage::HelloReceived,
+            ending: Ending::WeRefused,
+            alert_sent: Some(40),
+            hello: Vec::new(),
+        };
+        let client = "2001:db8::ffff:ffff:ffff:ffff".parse().unwrap();
+        let helo = Some("x".repeat(512).into());
+        let peer = Peer { client, network: client.into(), helo, implicit: true };
+        let findings = Findings { verdict, offer: Some(offer), usable };
+        let failure = Failure::new(1_795_500_000, peer, &failed, findings, NextTry::TlsFirst);
+        let one = document(&VecDeque::new(), &VecDeque::from([failure])).unwrap();
+        let all = (one.len() * FAILURES_MAX) as u64;
+        assert!(all < FILE_BYTES_MAX / 4, "{all} octets");
     }
 }

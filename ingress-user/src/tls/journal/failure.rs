@@ -14,8 +14,8 @@ use crate::tls::verdict::{self, Ending, NextTry, Own, Parameters, Stage, Verdict
 /// Failures kept in full. Older ones are in the counts.
 pub(super) const FAILURES_MAX: usize = 2_000;
 
-/// Entries kept of each list of an offer: a real client's suites are half of that, and the longest lists of all failures
-/// stay below 10 MiB on disk.
+/// Entries kept of each list of an offer: a real client's suites are half of that, and with the longest lists in all failures
+/// the archive has about 10 MiB.
 const LIST_ENTRIES_MAX: usize = 200;
 
 /// One failed handshake, explained when it happened: what the server can may change later.
@@ -77,7 +77,7 @@ impl Findings {
         let offer = offer::parse(&failed.hello);
         let verdict = verdict::verdict(&offer, own, failed.stage, failed.ending);
         let offer = offer.ok();
-        let usable = offer.as_ref().map(|offer| bounded(verdict::usable(offer, own)));
+        let usable = offer.as_ref().map(|offer| verdict::usable(offer, own));
         Self { verdict, offer, usable }
     }
 }

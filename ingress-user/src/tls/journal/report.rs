@@ -209,7 +209,7 @@ impl Journal {
         let peer = self.memory.peer(network);
         let since = |at: Option<u64>| at.is_some_and(|at| at >= failed_at);
         match peer {
-            Some(peer) if since(peer.last_success) => "over TLS",
+            Some(peer) if since(peer.last_mail_over_tls) => "over TLS",
             Some(peer) if since(peer.last_clear) => "in clear",
             _ => "not yet",
         }

@@ -28,11 +28,22 @@ pub fn usable(offer: &Offer, own: &Own) -> Parameters {
         None => offer.schemes.clone(),
     };
     Parameters {
-        versions: common(&offer.versions, &own.versions).collect(),
-        suites,
-        groups: common(&offer.groups, &own.groups).collect(),
-        schemes: common(&schemes, &own.schemes).collect(),
+        versions: once_each(common(&offer.versions, &own.versions)),
+        suites: once_each(suites.into_iter()),
+        groups: once_each(common(&offer.groups, &own.groups)),
+        schemes: once_each(common(&schemes, &own.schemes)),
     }
+}
+
+/// A client that says a thing twice does not make more of it common: no list is longer than ours.
+fn once_each(values: impl Iterator<Item = u16>) -> Vec<u16> {
+    let mut seen = Vec::new();
+    for value in values {
+        if !seen.contains(&value) {
+            seen.push(value);
+        }
+    }
+    seen
 }
 
 /// The newest common version decides alone: there is no second attempt with an older one.

@@ -316,6 +316,8 @@ fn the_first_list_without_common_entries_is_the_cause() {
     let fits = usable(&Hello::of_2012(&[0xc02f, 0xc02b]));
     assert_eq!((fits.versions, fits.suites), (vec![0x0303], vec![0xc02f, 0xc02b]));
     assert!(fits.groups.contains(&0x0017) && fits.schemes == [0x0403], "{:?}", fits.schemes);
+    let twice = usable(&Hello::of_2012(&[0xc02b, 0xc02b]));
+    assert_eq!(twice.suites, [0xc02b]);
     assert!(usable(&Hello::of_1999()).versions.is_empty());
     let cbc = usable(&Hello::of_2012(&[0xc013]));
     assert!(!cbc.versions.is_empty() && cbc.suites.is_empty(), "{cbc:?}");

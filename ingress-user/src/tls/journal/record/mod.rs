@@ -91,6 +91,7 @@ impl Journal {
         day.messages.take(cover, 1);
         if cover != Cover::Clear {
             day.sessions_over_tls += 1;
+            self.memory.came_over_tls(client, now);
             return;
         }
         day.sessions_in_clear += 1;

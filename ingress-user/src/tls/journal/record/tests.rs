@@ -197,5 +197,7 @@ fn what_came_afterwards_is_told() {
     let _ = journal.take(message(client(1), Cover::Clear), NOW + 1);
     assert_eq!(afterwards(&journal), "in clear");
     let _ = journal.take(handshake(client(1), false, established()), NOW + 2);
+    assert_eq!(afterwards(&journal), "in clear", "a handshake alone brings no mail");
+    let _ = journal.take(message(client(1), tls(0x0304)), NOW + 2);
     assert_eq!(afterwards(&journal), "over TLS");
 }
