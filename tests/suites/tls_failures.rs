@@ -81,6 +81,13 @@ fn comes_in_clear_after(arguments: &[&str], verdict: &str) {
     let failure = failure(&site);
     assert_eq!(failure["verdict"], verdict, "{failure:#}");
     assert!(!failure["suites"].as_array().unwrap().is_empty(), "{failure:#}");
+    assert_eq!(failure["client"], "127.0.0.1");
+    assert_eq!(failure["stage"], "hello_received", "{failure:#}");
+    assert_eq!(failure["alert"]["direction"], "sent", "{failure:#}");
+    assert!(failure["explanation"].as_str().unwrap().contains("come in clear"), "{failure:#}");
+    let usable = failure["usable"].as_object().unwrap();
+    let is_empty = |list: &Value| list.as_array().unwrap().is_empty();
+    assert!(usable.values().any(is_empty), "all fits, so why did it fail? {failure:#}");
     wait_for("clear retry", REPORT_TIMEOUT, || !daemon.offers_starttls());
     let mut client = Client::hello(daemon.smtp("starttls"));
     client.command("STARTTLS", "454 4.7.0");
@@ -135,6 +142,29 @@ fn a_client_that_distrusts_our_certificate_is_offered_starttls_again() {
     is_offered_after(&site, &daemon, "distrusts_certificate");
     let explanation = failure(&site)["explanation"].as_str().unwrap().to_owned();
     assert!(explanation.contains("unknown_ca"), "{explanation}");
+    let failure = failure(&site);
+    assert_eq!(failure["alert"]["direction"], "received", "{failure:#}");
+    assert_eq!(failure["alert"]["name"], "unknown_ca", "{failure:#}");
+    assert_eq!(failure["stage"], "flight_sent", "{failure:#}");
+}
+
+#[test]
+fn where_tls_comes_first_no_mail_in_clear_is_promised() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    let address = daemon.smtp("implicit").to_string();
+    let mut command = openssl();
+    command.args(["s_client", "-tls1", "-connect", &address]).args(OLD);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(!output.status.success(), "{output:?}");
+    is_offered_after(&site, &daemon, "old_versions_only");
+    let failure = failure(&site);
+    let explanation = failure["explanation"].as_str().unwrap();
+    assert!(explanation.contains("none of its mail comes in on this port"), "{explanation}");
+    // The alert in the report is the one that the client got.
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("alert handshake failure"), "{stderr}");
+    assert_eq!(failure["alert"]["name"], "handshake_failure", "{failure:#}");
 }
 
 #[test]
@@ -270,4 +300,63 @@ fn succeed(daemon: &Daemon) {
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"QUIT\r\n").unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn the_cost_of_a_higher_minimum_is_told_by_messages() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    let floor = json(&site, &["tls", "report"])["floor"].clone();
+    assert_eq!(floor["minimum"], "TLS 1.3");
+    assert_eq!(floor["would_have_come_in_clear_percent"], Value::Null, "nothing came yet");
+    let mut client = Client::hello(daemon.smtp("starttls"));
+    client.message(b"one\r\n");
+    client.message(b"two\r\n");
+    client.message(b"three\r\n");
+    client.quit();
+    bring_message_over_tls_1_2(&daemon);
+    wait_for("all messages in the report", REPORT_TIMEOUT, || {
+        json(&site, &["tls", "report"])["floor"]["messages"] == 4
+    });
+    let report = json(&site, &["tls", "report"]);
+    assert_eq!(report["floor"]["would_have_come_in_clear_percent"], 25.0, "{report:#}");
+    assert_eq!(report["messages"]["in_clear_percent"], 75.0, "{report:#}");
+    assert_eq!(report["sessions"]["in_clear"], 1, "{report:#}");
+    let output = site.command_after("tls", &["report", "--since", "1d"]).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line =
+        "raising the minimum to TLS 1.3 would have sent 25.0 % of mail of the last day in clear";
+    assert!(text.contains(line), "{text}");
+}
+
+fn bring_message_over_tls_1_2(daemon: &Daemon) {
+    let address = daemon.smtp("starttls").to_string();
+    let mut command = openssl();
+    let arguments = ["s_client", "-starttls", "smtp", "-quiet", "-tls1_2", "-crlf", "-connect"];
+    command.args(arguments).arg(&address);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let said = b"EHLO client.test\nMAIL FROM:<>\nRCPT TO:<user@mx.test>\nDATA\ntext\n.\nQUIT\n";
+    child.stdin.take().unwrap().write_all(said).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn the_report_outlives_a_restart() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    fail(&daemon, &["-verify_return_error"]);
+    let failure = failure(&site);
+    let mut client = Client::hello(daemon.smtp("starttls"));
+    client.message(b"one\r\n");
+    client.message(b"two\r\n");
+    client.quit();
+    assert!(daemon.stop().unwrap().status.success());
+
+    let _daemon = site.start().unwrap();
+    let report = json(&site, &["tls", "report"]);
+    assert_eq!(report["messages"]["in_clear"], 2, "{report:#}");
+    assert_eq!(report["handshakes"]["by_verdict"]["distrusts_certificate"], 1, "{report:#}");
+    assert_eq!(report["failures"][0]["explanation"], failure["explanation"]);
+    assert_eq!(report["failures"][0]["afterwards"], "in clear");
 }

@@ -1,8 +1,11 @@
 //! `ingress tls test` against a daemon with what it makes by itself: a self-signed ECDSA certificate.
 
 use std::process::Output;
+use std::time::Duration;
 
+use ingress_tests::client::Client;
 use ingress_tests::daemon::Site;
+use ingress_tests::wait::wait_for;
 use serde_json::Value;
 
 /// `ingress tls test` with these arguments besides the file.
@@ -96,12 +99,35 @@ fn the_memory_of_peers_is_as_before() {
     let site = Site::new("").unwrap();
     let daemon = site.start().unwrap();
     let report = json(&site, &[]);
-    assert_eq!(report["memory"], "127.0.0.1/32 is forgotten again");
+    assert_eq!(report["memory"], "127.0.0.1/32 is as before");
     assert!(peers(&site).is_empty(), "{:?}", peers(&site));
     assert!(daemon.offers_starttls());
     // Not only the first time.
     assert_eq!(row(listener(&json(&site, &[]), "starttls"), "modern").0, "works");
     assert!(daemon.offers_starttls());
+}
+
+#[test]
+fn the_report_has_no_failures_of_a_self_test_but_those_after_it() {
+    let site = Site::new("").unwrap();
+    let daemon = site.start().unwrap();
+    let report = || -> Value {
+        let output = site.command_after("tls", &["report", "--json"]).unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    json(&site, &[]);
+    let after = report();
+    assert!(after["handshakes"]["self_tests"].as_u64().unwrap() > 20, "{after:#}");
+    assert_eq!(after["handshakes"]["failed"], 0, "{after:#}");
+    assert_eq!(after["failures"], Value::Array(Vec::new()));
+    assert_eq!(after["handshakes"]["by_verdict"].as_object().unwrap().len(), 0);
+    // The mark is taken back.
+    let mut client = Client::hello(daemon.smtp("starttls"));
+    client.command("STARTTLS", "220");
+    drop(client);
+    wait_for("failure in the report", Duration::from_secs(20), || {
+        report()["handshakes"]["failed"] == 1
+    });
 }
 
 #[test]
@@ -127,7 +153,7 @@ fn one_address_is_tested_alone_and_the_table_names_it() {
     assert_eq!(text.matches(&format!("{address}/starttls ")).count(), EXPECTED.len(), "{text}");
     assert!(!text.contains("/implicit"), "{text}");
     assert!(text.contains(&format!("{address}/starttls: ECDSA P-256 certificate for mx.test")));
-    assert!(text.ends_with("memory of peers: 127.0.0.1/32 is forgotten again\n"), "{text}");
+    assert!(text.ends_with("memory of peers: 127.0.0.1/32 is as before\n"), "{text}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What is known of TLS, on the admin socket: `GET /tls/report`, `GET /tls/memory`, and the operator's word about peers.
+//! What is known of TLS, on the admin socket: `GET /tls/report`, `GET /tls/memory`, the operator's word about peers, and whose
+//! handshakes are self-tests.
 
 use axum::extract::{Query, State};
 use axum::routing::{get, post};
@@ -23,6 +24,13 @@ struct Peers {
 }
 
 #[derive(Debug, Deserialize)]
+struct Tested {
+    network: IpNet,
+    /// Whether the test goes on; otherwise it is over.
+    running: bool,
+}
+
+#[derive(Debug, Deserialize)]
 struct Pinned {
     network: IpNet,
     /// Missing: the operator's word is taken back.
@@ -35,6 +43,7 @@ pub(super) fn router(journal: JournalHandle) -> Router {
         .route("/tls/memory", get(peers))
         .route("/tls/memory/forget", post(forget))
         .route("/tls/memory/pin", post(pin))
+        .route("/tls/selftest", post(self_test))
         .with_state(journal)
 }
 
@@ -57,5 +66,16 @@ async fn pin(State(journal): State<JournalHandle>, Query(pinned): Query<Pinned>)
         Some(Pin::Offer) => format!("{network} is always offered STARTTLS\n"),
         Some(Pin::Withhold) => format!("{network} is not offered STARTTLS\n"),
         None => format!("{network} is as the memory has it\n"),
+    }
+}
+
+async fn self_test(State(journal): State<JournalHandle>, Query(tested): Query<Tested>) -> String {
+    let Tested { network, running } = tested;
+    if running {
+        journal.begin_self_test(network);
+        format!("handshakes of {network} are counted as a self-test\n")
+    } else {
+        journal.end_self_test(network);
+        format!("handshakes of {network} count as any other\n")
     }
 }

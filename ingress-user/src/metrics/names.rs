@@ -47,8 +47,10 @@ pub const TLS_BREAKS: Description = of(
     "ingress_tls_connections_broken_total",
     "Connections whose TLS broke after the handshake, by what broke it.",
 );
-pub const TLS_FAILURES: Description =
-    of("ingress_tls_failures_total", "Failed TLS handshakes, by the verdict on them.");
+pub const TLS_FAILURES: Description = of(
+    "ingress_tls_failures_total",
+    "Failed TLS handshakes, by the verdict on them; without self-tests.",
+);
 pub const TLS_PEERS_WITHHELD: Description =
     of("ingress_tls_peers_withheld", "Peers that are not offered STARTTLS now.");
 pub const TLS_STRIPPED: Description = of(

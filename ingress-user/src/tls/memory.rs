@@ -81,6 +81,8 @@ pub struct Peer {
     pub last_failure: Option<u64>,
     /// Of a session in clear that brought a message.
     pub last_clear: Option<u64>,
+    /// Of a session under TLS that brought a message.
+    pub last_mail_over_tls: Option<u64>,
     pub withheld_until: Option<u64>,
     pub pin: Option<Pin>,
     /// Sessions under TLS, and in clear though STARTTLS was offered.
@@ -146,6 +148,10 @@ impl Memory {
         self.peers.iter()
     }
 
+    pub fn peer(&self, network: &IpNet) -> Option<&Peer> {
+        self.peers.get(network)
+    }
+
     /// A session of `client` got under TLS.
     pub fn handshake_succeeded(&mut self, client: IpAddr, now: u64) {
         let peer = self.seen(client, now);
@@ -178,6 +184,11 @@ impl Memory {
             return Consequence::Withheld { until };
         };
         Consequence::Offered(because)
+    }
+
+    /// A session of `client` under TLS came as far as its first message.
+    pub fn came_over_tls(&mut self, client: IpAddr, now: u64) {
+        self.seen(client, now).last_mail_over_tls = Some(now);
     }
 
     /// A session of `client` came in clear as far as its first message. `offered`: though STARTTLS was on offer.

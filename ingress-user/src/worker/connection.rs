@@ -12,6 +12,7 @@ use super::buffers::{BufferPool, Chunk};
 use super::clock::Now;
 use super::closing::Phase;
 use super::error_log::ErrorLog;
+use super::observed::Mail;
 use super::timers::Tick;
 use super::tls::{TlsEvent, TlsService, TlsStream};
 use super::watch::WatchList;
@@ -96,8 +97,8 @@ pub(super) struct Connection {
     pub(super) refusals_counted: (u32, u32),
     /// Entries of the transcript that live traces have seen.
     pub(super) told: u64,
-    /// The journal of handshakes knows that this session brought a message.
-    pub(super) brought_message: bool,
+    /// Messages taken, for the journal of handshakes.
+    pub(super) mail: Mail,
     /// Its handshake is among those of [`Handshakes`].
     pub(super) in_handshake: bool,
     /// What the poll is registered for.
@@ -142,7 +143,7 @@ impl Connection {
             read_closed: false,
             refusals_counted: (0, 0),
             told: 0,
-            brought_message: false,
+            mail: Mail::default(),
             in_handshake: false,
             interest: Interest::READABLE,
             timer: None,

@@ -2,8 +2,19 @@
 
 use super::connection::{Connection, Turn};
 use super::tls::{Established, TlsFailure};
-use crate::tls::journal::{Event, Failed, Handshake, Outcome};
+use crate::tls::journal::{Cover, Event, Failed, Handshake, Outcome, Reporter};
 use crate::tls::verdict::{Ending, Stage};
+
+/// A connection's messages, as far as the journal has not heard of them.
+#[derive(Debug, Default)]
+pub(super) struct Mail {
+    /// It knows of the first one.
+    first_told: bool,
+    /// Those after it, under the same cover; told when that ends.
+    further: u32,
+    /// Of TLS, by the number of the protocol; 0 in clear.
+    tls_version: u16,
+}
 
 impl Connection {
     /// We have ended the session: counted by reason, and in the log where it was the client's doing.
@@ -53,33 +64,46 @@ impl Connection {
         self.end_handshake(turn.handshakes);
         turn.metrics.tls_handshakes_completed.increment();
         let Established { version, suite, resumed } = established;
+        self.tell_further_messages(turn.journal);
+        self.mail.tls_version = version;
         self.report_handshake(Outcome::Established { version, suite, resumed }, turn);
     }
 
     /// TLS ended in an error, during the handshake or after it.
     pub(super) fn tls_broke(&mut self, failure: &TlsFailure, turn: &mut Turn<'_>) {
         if self.session.is_awaiting_tls() {
-            return self.handshake_failed(failure.ending(), turn);
+            return self.note_failed_handshake(failure.ending(), failure.alert_sent(), turn);
         }
         turn.metrics.count_tls_break(failure.kind());
         let reason = format!("tls_{}: {failure}", failure.kind().label());
         self.log_end(&reason, turn);
     }
 
+    /// The handshake ended without a word of ours.
     pub(super) fn handshake_failed(&mut self, ending: Ending, turn: &mut Turn<'_>) {
+        self.note_failed_handshake(ending, None, turn);
+    }
+
+    fn note_failed_handshake(
+        &mut self,
+        ending: Ending,
+        alert_sent: Option<u8>,
+        turn: &mut Turn<'_>,
+    ) {
         self.end_handshake(turn.handshakes);
         turn.metrics.tls_handshakes_failed.increment();
         let seen = self.tls.as_ref().and_then(|tls| tls.seen());
         let (stage, hello) =
             seen.map_or((Stage::Nothing, Vec::new()), |seen| (seen.stage(), seen.hello.clone()));
-        self.report_handshake(Outcome::Failed(Failed { stage, ending, hello }), turn);
+        self.report_handshake(Outcome::Failed(Failed { stage, ending, alert_sent, hello }), turn);
     }
 
     /// A client that finished the handshake and then said nothing is reported as a failure too: some check the certificate
     /// only then.
     pub(super) fn note_silence_under_tls(&self, ending: Ending, turn: &Turn<'_>) {
         if self.session.is_silent_under_tls() {
-            let failed = Failed { stage: Stage::Finished, ending, hello: Vec::new() };
+            let failed =
+                Failed { stage: Stage::Finished, ending, alert_sent: None, hello: Vec::new() };
             self.report_handshake(Outcome::Failed(failed), turn);
         }
     }
@@ -93,16 +117,31 @@ impl Connection {
         })));
     }
 
-    /// A message is taken. The journal hears of the first one of each session.
+    /// A message is taken. The journal hears of the first one of each session at once, of the others when it ends.
     pub(super) fn note_message(&mut self, turn: &Turn<'_>) {
-        if std::mem::replace(&mut self.brought_message, true) {
+        if std::mem::replace(&mut self.mail.first_told, true) {
+            self.mail.further = self.mail.further.saturating_add(1);
             return;
         }
-        let client = self.session.client();
-        turn.journal.report(if self.tls.is_some() {
-            Event::SessionOverTls(client)
-        } else {
-            Event::SessionInClear { client, offered: self.session.is_starttls_on_offer() }
+        turn.journal.report(Event::FirstMessage {
+            client: self.session.client(),
+            cover: self.cover(),
+            offered: self.session.is_starttls_on_offer(),
         });
+    }
+
+    /// Tells of the messages after the first, if there were any: nothing more comes under this cover.
+    pub(super) fn tell_further_messages(&mut self, journal: &Reporter) {
+        let count = std::mem::take(&mut self.mail.further);
+        if count > 0 {
+            journal.report(Event::FurtherMessages { cover: self.cover(), count });
+        }
+    }
+
+    fn cover(&self) -> Cover {
+        match self.mail.tls_version {
+            0 => Cover::Clear,
+            version => Cover::Tls { version, first: self.session.is_tls_first() },
+        }
     }
 }

@@ -401,6 +401,7 @@ impl Worker {
             return;
         }
         let mut entry = self.connections.remove(index_of(key));
+        entry.connection.tell_further_messages(&self.shared.journal);
         entry.connection.release(&mut self.shared.pool, &mut self.shared.handshakes);
         self.shared.admission.leave();
         if let Some(client) = entry.connection.counted_as() {

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use super::time_text;
 use crate::cli::daemon::{DaemonArguments, block_on};
 use crate::control;
-use crate::tls::journal::{FailureGroup, Report};
+use crate::tls::journal::{Alert, Direction, FailureGroup, Floor, Report};
+use crate::tls::verdict::Stage;
 
 /// Seconds of each unit of `--since`.
 const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
@@ -43,24 +44,35 @@ fn seconds(text: &str) -> Result<u64, String> {
 }
 
 fn text(report: &Report) -> String {
-    let (handshakes, sessions) = (&report.handshakes, &report.sessions);
-    let all = sessions.over_tls + sessions.in_clear;
-    let share = if all == 0 { 0.0 } else { 100.0 * sessions.in_clear as f64 / all as f64 };
+    let Report { handshakes, sessions, messages, .. } = report;
+    let share = messages.in_clear_percent.map(|share| format!(" ({share:.1} %)"));
+    // Writing to a String cannot fail.
     let mut text = format!(
         "handshakes  {} established ({} resumed), {} failed\n\
-         sessions    {} with mail over TLS, {} in clear ({share:.1} %), {} of them perhaps stripped\n",
+         sessions    {} with mail over TLS, {} in clear, {} of them perhaps stripped\n\
+         messages    {} over TLS, {} in clear{}\n",
         handshakes.established,
         handshakes.resumed,
         handshakes.failed,
         sessions.over_tls,
         sessions.in_clear,
-        sessions.stripped
+        sessions.stripped,
+        messages.over_tls,
+        messages.in_clear,
+        share.unwrap_or_default()
     );
+    counts(&mut text, "mail over", &messages.by_version);
+    if let Some(floor) = &report.floor {
+        let _ = writeln!(text, "floor       {}", cost(floor, report.since_seconds));
+    }
+    if handshakes.self_tests > 0 {
+        let count = handshakes.self_tests;
+        let _ = writeln!(text, "self-tests  {count} handshakes, in no other count");
+    }
     counts(&mut text, "versions", &handshakes.by_version);
     counts(&mut text, "suites", &handshakes.by_suite);
     counts(&mut text, "failures", &handshakes.by_verdict);
     if report.missed > 0 {
-        // Writing to a String cannot fail.
         let _ = writeln!(
             text,
             "missed      {} reports came faster than they were counted",
@@ -74,6 +86,37 @@ fn text(report: &Report) -> String {
         failure(&mut text, group);
     }
     text
+}
+
+/// What a higher minimum would have done to the mail of the time.
+fn cost(floor: &Floor, since_seconds: u64) -> String {
+    let (minimum, period) = (&floor.minimum, period(since_seconds));
+    let Some(in_clear) = floor.would_have_come_in_clear_percent else {
+        return format!(
+            "no mail came in the last {period}: what raising the minimum to {minimum} costs is not known"
+        );
+    };
+    let away = match floor.would_not_have_come_percent {
+        Some(away) if away > 0.0 => {
+            format!(", and kept away {away:.1} % that came where TLS comes first")
+        }
+        _ => String::new(),
+    };
+    format!(
+        "raising the minimum to {minimum} would have sent {in_clear:.1} % of mail of the last {period} in clear{away}"
+    )
+}
+
+/// In the largest unit that divides it: "7 days".
+fn period(seconds: u64) -> String {
+    let names = ["day", "hour", "minute", "second"];
+    let units = UNITS.iter().map(|(_, unit)| unit).zip(names);
+    let mut whole = units.filter(|(unit, _)| seconds.is_multiple_of(**unit));
+    match whole.next().map(|(unit, name)| (seconds / unit, name)) {
+        Some((1, name)) => name.to_owned(),
+        Some((count, name)) => format!("{count} {name}s"),
+        None => format!("{seconds} seconds"),
+    }
 }
 
 fn counts(text: &mut String, title: &str, counts: &BTreeMap<String, u64>) {
@@ -91,6 +134,7 @@ fn failure(text: &mut String, group: &FailureGroup) {
         writeln!(text, "\n{network}{helo}: {verdict}, {count} times, last {}", time_text(*last));
     let _ = writeln!(text, "  {explanation}");
     let _ = writeln!(text, "  its mail came afterwards: {afterwards}");
+    let _ = writeln!(text, "  last from {}{}", group.client, progress(group));
     let offers = [
         ("versions", &group.versions),
         ("suites", &group.suites),
@@ -100,12 +144,48 @@ fn failure(text: &mut String, group: &FailureGroup) {
     for (title, offered) in offers.into_iter().filter(|(_, offered)| !offered.is_empty()) {
         let _ = writeln!(text, "  offered {title}: {}", offered.join(", "));
     }
+    let Some(usable) = &group.usable else { return };
+    let usable = [
+        ("versions", &usable.versions),
+        ("suites", &usable.suites),
+        ("groups", &usable.groups),
+        ("schemes", &usable.schemes),
+    ];
+    for (title, usable) in usable {
+        let names = if usable.is_empty() { "none".to_owned() } else { usable.join(", ") };
+        let _ = writeln!(text, "  usable {title}: {names}");
+    }
+}
+
+/// How far the last handshake of the group got, and who ended it.
+fn progress(group: &FailureGroup) -> String {
+    let name = group.server_name.as_ref().map(|name| format!(" for {name}")).unwrap_or_default();
+    let stage = match group.stage {
+        Stage::Nothing => "no whole hello came",
+        Stage::HelloReceived => "the hello came",
+        Stage::FlightSent => "our answer was sent",
+        Stage::Finished => "the handshake was through",
+    };
+    let ending = match group.ending.as_str() {
+        "closed_by_client" => "the client closed",
+        "timed_out" => "time was up",
+        "alert_received" => "the client broke off",
+        _ => "we refused",
+    };
+    let alert = match &group.alert {
+        None => String::new(),
+        Some(Alert { direction: Direction::Sent, name }) => format!(", we sent the alert {name}"),
+        Some(Alert { direction: Direction::Received, name }) => {
+            format!(", it sent the alert {name}")
+        }
+    };
+    format!("{name}: {stage}, then {ending}{alert}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::journal::{HandshakeCounts, SessionCounts};
+    use crate::tls::journal::{HandshakeCounts, MessageCounts, ParameterNames, SessionCounts};
 
     #[test]
     fn a_time_needs_its_unit() {
@@ -114,6 +194,26 @@ mod tests {
         for bad in ["7", "", "d", "1w", "99999999999999999999d"] {
             assert!(seconds(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_cost_of_a_higher_minimum_is_not_guessed_from_nothing() {
+        let floor = Floor { minimum: "TLS 1.3".to_owned(), ..Floor::default() };
+        assert_eq!(
+            cost(&floor, 86_400),
+            "no mail came in the last day: what raising the minimum to TLS 1.3 costs is not known"
+        );
+        let floor = Floor {
+            messages: 1_000,
+            would_have_come_in_clear_percent: Some(2.1),
+            would_not_have_come_percent: Some(0.3),
+            ..floor
+        };
+        assert_eq!(
+            cost(&floor, 43_200),
+            "raising the minimum to TLS 1.3 would have sent 2.1 % of mail of the last 12 hours in clear, and kept \
+             away 0.3 % that came where TLS comes first"
+        );
     }
 
     #[test]
@@ -128,18 +228,42 @@ mod tests {
                 ..HandshakeCounts::default()
             },
             sessions: SessionCounts { over_tls: 3, in_clear: 1, stripped: 0 },
+            messages: MessageCounts {
+                over_tls: 30,
+                in_clear: 2,
+                in_clear_percent: Some(6.25),
+                by_version: [("TLS 1.2".to_owned(), 3), ("TLS 1.3".to_owned(), 27)].into(),
+            },
+            floor: Some(Floor {
+                minimum: "TLS 1.3".to_owned(),
+                messages: 32,
+                would_have_come_in_clear_percent: Some(9.38),
+                would_not_have_come_percent: Some(0.0),
+            }),
             failures: vec![FailureGroup {
                 network: "192.0.2.7/32".parse().unwrap(),
                 verdict: "old_versions_only".to_owned(),
                 explanation: "the client offers TLS 1.0 only".to_owned(),
                 count: 2,
                 last: 1_795_508_201,
+                client: "192.0.2.7".parse().unwrap(),
                 helo: Some("old.example.org".to_owned()),
-                server_name: None,
+                server_name: Some("mx.test".to_owned()),
+                implicit: false,
+                stage: Stage::HelloReceived,
+                ending: "we_refused".to_owned(),
+                alert: Some(Alert {
+                    direction: Direction::Sent,
+                    name: "protocol_version".to_owned(),
+                }),
                 versions: vec!["TLS 1.0".to_owned()],
                 suites: Vec::new(),
                 groups: Vec::new(),
                 schemes: Vec::new(),
+                usable: Some(ParameterNames {
+                    groups: vec!["secp256r1".to_owned()],
+                    ..ParameterNames::default()
+                }),
                 afterwards: "in clear".to_owned(),
             }],
             withheld: vec!["192.0.2.7/32".parse().unwrap()],
@@ -149,7 +273,11 @@ mod tests {
             text(&report),
             "\
 handshakes  3 established (0 resumed), 2 failed
-sessions    3 with mail over TLS, 1 in clear (25.0 %), 0 of them perhaps stripped
+sessions    3 with mail over TLS, 1 in clear, 0 of them perhaps stripped
+messages    30 over TLS, 2 in clear (6.2 %)
+mail over          3 TLS 1.2
+                  27 TLS 1.3
+floor       raising the minimum to TLS 1.3 would have sent 9.4 % of mail of the last 7 days in clear
 versions           3 TLS 1.3
 failures           2 old_versions_only
 withheld    192.0.2.7/32 is not offered STARTTLS
@@ -157,7 +285,12 @@ withheld    192.0.2.7/32 is not offered STARTTLS
 192.0.2.7/32 (old.example.org): old_versions_only, 2 times, last 2026-11-24T08:16:41Z
   the client offers TLS 1.0 only
   its mail came afterwards: in clear
+  last from 192.0.2.7 for mx.test: the hello came, then we refused, we sent the alert protocol_version
   offered versions: TLS 1.0
+  usable versions: none
+  usable suites: none
+  usable groups: secp256r1
+  usable schemes: none
 "
         );
     }

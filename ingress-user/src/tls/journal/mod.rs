@@ -3,13 +3,18 @@
 //! A thread of its own owns it. Workers write to a bounded channel and never wait: what finds it full is counted as missed.
 //! What they have to know of it, whom not to offer STARTTLS, they read from a snapshot without a lock.
 
+mod archive;
+mod day;
+mod event;
+mod failure;
 mod record;
 mod report;
+mod selftest;
 mod store;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -19,9 +24,13 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ipnet::IpNet;
 
+pub use self::event::{Cover, Event, Failed, Handshake, Outcome};
 use self::record::Journal;
-pub use self::record::{Event, Failed, Handshake, Outcome, OwnSource, Totals};
-pub use self::report::{FailureGroup, HandshakeCounts, PeerReport, Report, SessionCounts};
+pub use self::record::{OwnSource, Totals};
+pub use self::report::{
+    Alert, Direction, FailureGroup, Floor, HandshakeCounts, MessageCounts, ParameterNames,
+    PeerReport, Report, SessionCounts,
+};
 use super::memory::{self, Memory, MemorySettings, Pin};
 use crate::worker::clock::Now;
 
@@ -34,6 +43,10 @@ const GATHERING: Duration = Duration::from_millis(10);
 
 /// How often withheld peers whose time is over are offered STARTTLS again, and the memory is written if it has changed.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
+
+/// How often counts and failures are written, if they have changed. A crash costs so much of them; they change all the time,
+/// and may have some megabytes.
+const ARCHIVING: Duration = Duration::from_secs(60);
 
 /// The worker's end: reports, and asks whom not to offer STARTTLS.
 #[derive(Clone)]
@@ -55,19 +68,28 @@ pub struct JournalHandle {
 /// The running thread; it ends when all reporters are gone.
 pub struct JournalThread(JoinHandle<()>);
 
-/// Starts the journal with what the state folder remembers of peers.
+/// What it keeps on disk.
+struct Files {
+    peers: PathBuf,
+    archive: PathBuf,
+}
+
+/// Starts the journal with what the state folder remembers of peers, days and failures.
 pub fn start(
     settings: MemorySettings,
     own: OwnSource,
     state_dir: &Path,
 ) -> std::io::Result<(Reporter, JournalHandle, JournalThread)> {
     let (events, inbox) = crossbeam_channel::bounded(EVENTS_WAITING_MAX);
-    let file = state_dir.join("tls").join("peers.json");
+    let folder = state_dir.join("tls");
+    let files = Files { peers: folder.join("peers.json"), archive: folder.join("journal.json") };
     let ipv4_prefix = settings.ipv4_prefix;
     let mut memory = Memory::new(settings);
-    memory.restore(store::load(&file));
+    memory.restore(store::load(&files.peers));
     let missed = Arc::new(AtomicU64::new(0));
-    let journal = Arc::new(Mutex::new(Journal::new(memory, own)));
+    let mut journal = Journal::new(memory, own);
+    journal.restore(archive::load(&files.archive), unix_seconds());
+    let journal = Arc::new(Mutex::new(journal));
     let withheld = Arc::new(ArcSwap::default());
     let handle =
         JournalHandle { journal, withheld: Arc::clone(&withheld), missed: Arc::clone(&missed) };
@@ -76,7 +98,7 @@ pub fn start(
         let handle = handle.clone();
         thread::Builder::new()
             .name("tls-journal".to_owned())
-            .spawn(move || handle.run(&inbox, &file))?
+            .spawn(move || handle.run(&inbox, &files))?
     };
     let reporter = Reporter { events, missed, withheld, ipv4_prefix };
     Ok((reporter, handle, JournalThread(thread)))
@@ -130,8 +152,20 @@ impl JournalHandle {
         self.publish();
     }
 
-    fn run(&self, inbox: &Receiver<Event>, file: &Path) {
-        let mut house_kept = Now::read().monotonic;
+    /// From now on handshakes from `network` are counted apart and tell nothing of a peer, until the end of the test is said or
+    /// nothing was heard of it for two minutes.
+    pub fn begin_self_test(&self, network: IpNet) {
+        self.lock().begin_self_test(network, unix_seconds());
+        self.publish();
+    }
+
+    pub fn end_self_test(&self, network: IpNet) {
+        self.lock().end_self_test(network);
+        self.publish();
+    }
+
+    fn run(&self, inbox: &Receiver<Event>, files: &Files) {
+        let (mut house_kept, mut archived) = (Now::read().monotonic, Now::read().monotonic);
         loop {
             match inbox.recv_timeout(HOUSEKEEPING) {
                 Ok(first) => self.take(first, inbox),
@@ -141,12 +175,17 @@ impl JournalHandle {
             let now = Now::read().monotonic;
             if now.saturating_duration_since(house_kept) >= HOUSEKEEPING {
                 house_kept = now;
-                self.keep_house(file);
+                self.keep_house(&files.peers);
+            }
+            if now.saturating_duration_since(archived) >= ARCHIVING {
+                archived = now;
+                self.archive(&files.archive);
             }
             // Nobody sends here: a wait of a known length, in which reports gather and wake no thread.
             let _gathered = crossbeam_channel::never::<()>().recv_timeout(GATHERING);
         }
-        self.keep_house(file);
+        self.keep_house(&files.peers);
+        self.archive(&files.archive);
     }
 
     /// Takes what has gathered.
@@ -171,6 +210,16 @@ impl JournalHandle {
             && let Err(error) = store::save(file, &peers)
         {
             tracing::warn!(file = %file.display(), %error, "cannot keep what is known of TLS peers");
+        }
+    }
+
+    fn archive(&self, file: &Path) {
+        let Some(document) = self.lock().document() else { return };
+        let saved = document
+            .map_err(std::io::Error::from)
+            .and_then(|document| archive::save(file, &document));
+        if let Err(error) = saved {
+            tracing::warn!(file = %file.display(), %error, "cannot keep what reports of TLS count");
         }
     }
 
@@ -199,4 +248,49 @@ impl JournalThread {
 
 fn unix_seconds() -> u64 {
     Now::read().unix_micros() / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::verdict::{Ending, KeyKind, Own, Stage};
+
+    fn start_in(folder: &Path) -> (Reporter, JournalHandle, JournalThread) {
+        let own: OwnSource = Box::new(|| Own::with_keys(&[KeyKind::EcdsaP256]));
+        start(MemorySettings::default(), own, folder).unwrap()
+    }
+
+    #[test]
+    fn a_report_survives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let (reporter, handle, thread) = start_in(folder.path());
+        let client = "192.0.2.7".parse().unwrap();
+        let hello = crate::tls::probe::hello::Hello::of_2012(&[0xc009]).octets();
+        let (stage, ending) = (Stage::HelloReceived, Ending::WeRefused);
+        let outcome = Outcome::Failed(Failed { stage, ending, alert_sent: Some(40), hello });
+        let helo = Some("client.test".into());
+        let handshake = Handshake { client, helo, implicit: false, outcome };
+        reporter.report(Event::Handshake(Box::new(handshake)));
+        let cover = Cover::Tls { version: 0x0303, first: true };
+        reporter.report(Event::FurtherMessages { cover, count: 5 });
+        drop(reporter);
+        thread.join();
+        let before = handle.report(86_400);
+        assert_eq!((before.handshakes.failed, before.failures.len()), (1, 1));
+
+        let (_reporter, handle, _thread) = start_in(folder.path());
+        assert_eq!(handle.report(86_400), before);
+        // Counts for metrics begin with the process.
+        assert!(handle.totals().verdicts.is_empty());
+    }
+
+    #[test]
+    fn a_broken_archive_does_not_keep_the_journal_from_starting() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("tls")).unwrap();
+        std::fs::write(folder.path().join("tls/journal.json"), "{").unwrap();
+        let (_reporter, handle, _thread) = start_in(folder.path());
+        assert_eq!(handle.report(86_400).handshakes, HandshakeCounts::default());
+        assert!(folder.path().join("tls/journal.json.broken").exists());
+    }
 }

@@ -2,16 +2,17 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::day::{Day, Messages};
+use super::failure::Failure;
 use super::record::Journal;
 use crate::tls::memory::Pin;
 use crate::tls::names;
-use crate::tls::offer::Offer;
-
-const DAY_SECONDS: u64 = 86_400;
+use crate::tls::verdict::{Ending, Parameters, Stage};
 
 /// The document behind `ingress tls report --json`. Counts are by whole days.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub struct Report {
     pub since_seconds: u64,
     pub handshakes: HandshakeCounts,
     pub sessions: SessionCounts,
+    pub messages: MessageCounts,
+    /// `None` where the newest version is required already.
+    pub floor: Option<Floor>,
     /// The last failures, by client network and verdict, the latest first.
     pub failures: Vec<FailureGroup>,
     /// Peers that are not offered STARTTLS now.
@@ -32,6 +36,8 @@ pub struct HandshakeCounts {
     pub established: u64,
     pub resumed: u64,
     pub failed: u64,
+    /// Of `ingress tls test`; in no other count.
+    pub self_tests: u64,
     pub by_version: BTreeMap<String, u64>,
     pub by_suite: BTreeMap<String, u64>,
     pub by_verdict: BTreeMap<String, u64>,
@@ -46,6 +52,28 @@ pub struct SessionCounts {
     pub stripped: u64,
 }
 
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MessageCounts {
+    pub over_tls: u64,
+    pub in_clear: u64,
+    /// `None` while there are no messages.
+    pub in_clear_percent: Option<f64>,
+    /// Of those over TLS.
+    pub by_version: BTreeMap<String, u64>,
+}
+
+/// What it would have cost to require the next version of TLS, by the messages that came over an older one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Floor {
+    pub minimum: String,
+    /// All of the time, those in clear too; 0 says that nothing is known.
+    pub messages: u64,
+    /// Besides those that came in clear anyhow. `None` while there are no messages.
+    pub would_have_come_in_clear_percent: Option<f64>,
+    /// Where TLS comes first, so that there is no clear to fall to.
+    pub would_not_have_come_percent: Option<f64>,
+}
+
 /// Failures of one client network with one verdict.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FailureGroup {
@@ -56,15 +84,49 @@ pub struct FailureGroup {
     pub count: u64,
     /// Seconds since 1970.
     pub last: u64,
-    /// Of the last one.
+    /// Of the last one, and so is what follows.
+    pub client: IpAddr,
     pub helo: Option<String>,
     pub server_name: Option<String>,
+    /// On a listener where TLS comes first.
+    pub implicit: bool,
+    /// How far it got.
+    pub stage: Stage,
+    pub ending: String,
+    /// `None` where nobody sent one.
+    pub alert: Option<Alert>,
+    /// What the client offered.
     pub versions: Vec<String>,
     pub suites: Vec<String>,
     pub groups: Vec<String>,
     pub schemes: Vec<String>,
+    /// What of it we could have used: the first empty list is the cause. `None` where no hello could be read.
+    pub usable: Option<ParameterNames>,
     /// "over TLS", "in clear", or "not yet".
     pub afterwards: String,
+}
+
+/// By its name in RFC 8446.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    pub direction: Direction,
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    Sent,
+    Received,
+}
+
+/// Of an offer, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParameterNames {
+    pub versions: Vec<String>,
+    pub suites: Vec<String>,
+    pub groups: Vec<String>,
+    pub schemes: Vec<String>,
 }
 
 /// One peer of the memory, for `ingress tls memory list`.
@@ -85,30 +147,23 @@ pub struct PeerReport {
 impl Journal {
     pub(super) fn report(&self, now: u64, seconds: u64, missed: u64) -> Report {
         let from = now.saturating_sub(seconds);
-        let mut handshakes = HandshakeCounts::default();
-        let mut sessions = SessionCounts::default();
-        for day in self.days.iter().filter(|day| day.number >= from / DAY_SECONDS) {
-            handshakes.resumed += day.resumed;
-            for (version, count) in &day.versions {
-                handshakes.established += count;
-                *handshakes.by_version.entry(names::version(*version).into_owned()).or_default() +=
-                    count;
-            }
-            for (suite, count) in &day.suites {
-                *handshakes.by_suite.entry(names::suite(*suite).into_owned()).or_default() += count;
-            }
-            for (verdict, count) in &day.verdicts {
-                handshakes.failed += count;
-                *handshakes.by_verdict.entry((*verdict).to_owned()).or_default() += count;
-            }
-            sessions.over_tls += day.sessions_over_tls;
-            sessions.in_clear += day.sessions_in_clear;
-            sessions.stripped += day.stripped;
-        }
-        let mut withheld: Vec<IpNet> = self.memory.withheld(now).collect();
+        let day = self.days.since(from);
+        let mut withheld: Vec<IpNet> = self.withheld(now).into_iter().collect();
         withheld.sort_unstable();
-        let failures = self.groups(from);
-        Report { since_seconds: seconds, handshakes, sessions, failures, withheld, missed }
+        Report {
+            since_seconds: seconds,
+            handshakes: HandshakeCounts::of(&day),
+            sessions: SessionCounts {
+                over_tls: day.sessions_over_tls,
+                in_clear: day.sessions_in_clear,
+                stripped: day.stripped,
+            },
+            messages: MessageCounts::of(&day.messages),
+            floor: Floor::above(&(self.own)().versions, &day.messages),
+            failures: self.groups(from),
+            withheld,
+            missed,
+        }
     }
 
     pub(super) fn peer_reports(&self, now: u64) -> Vec<PeerReport> {
@@ -134,44 +189,135 @@ impl Journal {
 
     fn groups(&self, from: u64) -> Vec<FailureGroup> {
         let mut groups: Vec<FailureGroup> = Vec::new();
-        for failure in self.failures.iter().rev().filter(|failure| failure.at >= from) {
+        for failure in self.failures.latest().filter(|failure| failure.at >= from) {
             let same = |group: &&mut FailureGroup| {
-                group.network == failure.network && group.verdict == failure.verdict.name()
+                group.network == failure.network && group.verdict == failure.verdict
             };
-            if let Some(group) = groups.iter_mut().find(same) {
-                group.count += 1;
-                continue;
+            match groups.iter_mut().find(same) {
+                Some(group) => group.count += 1,
+                None => {
+                    let afterwards = self.afterwards(&failure.network, failure.at);
+                    groups.push(FailureGroup::beginning_with(failure, afterwards));
+                }
             }
-            let listed = |codes: fn(&Offer) -> &[u16], name: fn(u16) -> Cow<'static, str>| {
-                let codes = failure.offer.as_ref().map(codes).unwrap_or_default();
-                codes.iter().map(|code| name(*code).into_owned()).collect::<Vec<_>>()
-            };
-            groups.push(FailureGroup {
-                network: failure.network,
-                verdict: failure.verdict.name().to_owned(),
-                explanation: failure.verdict.to_string(),
-                count: 1,
-                last: failure.at,
-                helo: failure.helo.as_deref().map(str::to_owned),
-                server_name: failure.offer.as_ref().and_then(|offer| offer.server_name.clone()),
-                versions: listed(|offer| &offer.versions, names::version),
-                suites: listed(|offer| &offer.suites, names::suite),
-                groups: listed(|offer| &offer.groups, names::group),
-                schemes: listed(|offer| &offer.schemes, names::scheme),
-                afterwards: self.afterwards(&failure.network, failure.at).to_owned(),
-            });
         }
         groups
     }
 
     /// How the peer's mail came after its last failure.
     fn afterwards(&self, network: &IpNet, failed_at: u64) -> &'static str {
-        let peer = self.memory.peers().find(|(known, _)| *known == network).map(|(_, peer)| peer);
+        let peer = self.memory.peer(network);
         let since = |at: Option<u64>| at.is_some_and(|at| at >= failed_at);
         match peer {
-            Some(peer) if since(peer.last_success) => "over TLS",
+            Some(peer) if since(peer.last_mail_over_tls) => "over TLS",
             Some(peer) if since(peer.last_clear) => "in clear",
             _ => "not yet",
         }
     }
+}
+
+impl FailureGroup {
+    fn beginning_with(failure: &Failure, afterwards: &str) -> Self {
+        let offered = failure.offered.as_ref().map(ParameterNames::of).unwrap_or_default();
+        Self {
+            network: failure.network,
+            verdict: failure.verdict.to_string(),
+            explanation: failure.explanation.to_string(),
+            count: 1,
+            last: failure.at,
+            client: failure.client,
+            helo: failure.helo.as_deref().map(str::to_owned),
+            server_name: failure.server_name.as_deref().map(str::to_owned),
+            implicit: failure.implicit,
+            stage: failure.stage,
+            ending: failure.ending.name().to_owned(),
+            alert: Alert::of(failure),
+            versions: offered.versions,
+            suites: offered.suites,
+            groups: offered.groups,
+            schemes: offered.schemes,
+            usable: failure.usable.as_ref().map(ParameterNames::of),
+            afterwards: afterwards.to_owned(),
+        }
+    }
+}
+
+impl Alert {
+    fn of(failure: &Failure) -> Option<Self> {
+        let (direction, alert) = match (failure.ending, failure.alert_sent) {
+            (Ending::AlertReceived(alert), _) => (Direction::Received, alert),
+            (_, Some(alert)) => (Direction::Sent, alert),
+            (_, None) => return None,
+        };
+        Some(Self { direction, name: names::alert(alert).into_owned() })
+    }
+}
+
+impl ParameterNames {
+    fn of(parameters: &Parameters) -> Self {
+        let named = |codes: &[u16], name: fn(u16) -> Cow<'static, str>| {
+            codes.iter().map(|code| name(*code).into_owned()).collect()
+        };
+        Self {
+            versions: named(&parameters.versions, names::version),
+            suites: named(&parameters.suites, names::suite),
+            groups: named(&parameters.groups, names::group),
+            schemes: named(&parameters.schemes, names::scheme),
+        }
+    }
+}
+
+impl HandshakeCounts {
+    fn of(day: &Day) -> Self {
+        Self {
+            established: day.versions.values().sum(),
+            resumed: day.resumed,
+            failed: day.verdicts.values().sum(),
+            self_tests: day.self_tests,
+            by_version: named(&day.versions, names::version),
+            by_suite: named(&day.suites, names::suite),
+            by_verdict: day.verdicts.iter().map(|(name, n)| (name.to_string(), *n)).collect(),
+        }
+    }
+}
+
+impl MessageCounts {
+    fn of(messages: &Messages) -> Self {
+        let mut by_version = named(&messages.after_starttls, names::version);
+        for (version, count) in named(&messages.tls_first, names::version) {
+            *by_version.entry(version).or_default() += count;
+        }
+        Self {
+            over_tls: by_version.values().sum(),
+            in_clear: messages.in_clear,
+            in_clear_percent: percent(messages.in_clear, messages.all()),
+            by_version,
+        }
+    }
+}
+
+impl Floor {
+    /// The next step from the least of these versions.
+    fn above(versions: &[u16], messages: &Messages) -> Option<Self> {
+        let least = versions.iter().min()?;
+        let next = *versions.iter().filter(|version| *version > least).min()?;
+        let older = |counts: &BTreeMap<u16, u64>| counts.range(..next).map(|(_, n)| n).sum();
+        let all = messages.all();
+        Some(Self {
+            minimum: names::version(next).into_owned(),
+            messages: all,
+            would_have_come_in_clear_percent: percent(older(&messages.after_starttls), all),
+            would_not_have_come_percent: percent(older(&messages.tls_first), all),
+        })
+    }
+}
+
+fn named(counts: &BTreeMap<u16, u64>, name: fn(u16) -> Cow<'static, str>) -> BTreeMap<String, u64> {
+    counts.iter().map(|(number, count)| (name(*number).into_owned(), *count)).collect()
+}
+
+/// To a hundredth; of nothing there is none.
+fn percent(part: u64, all: u64) -> Option<f64> {
+    let hundredths = || (10_000.0 * part as f64 / all as f64).round();
+    (all > 0).then(|| hundredths() / 100.0)
 }

@@ -40,15 +40,26 @@ pub(super) fn load(file: &Path) -> Vec<(IpNet, Peer)> {
 }
 
 pub(super) fn save(file: &Path, peers: &[(IpNet, Peer)]) -> io::Result<()> {
+    replace(file, |output| {
+        for (network, peer) in peers {
+            serde_json::to_writer(&mut *output, &Line { network: *network, peer: *peer })?;
+            output.write_all(b"\n")?;
+        }
+        Ok(())
+    })
+}
+
+/// Writes the file anew. Whoever reads it, after a crash too, finds the old one or the new one.
+pub(super) fn replace(
+    file: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
     }
     let unfinished = file.with_extension("tmp");
     let mut output = BufWriter::new(File::create(&unfinished)?);
-    for (network, peer) in peers {
-        serde_json::to_writer(&mut output, &Line { network: *network, peer: *peer })?;
-        output.write_all(b"\n")?;
-    }
+    write(&mut output)?;
     output.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     fs::rename(unfinished, file)
 }

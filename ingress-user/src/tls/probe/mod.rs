@@ -16,7 +16,7 @@ use serde::Serialize;
 use self::answer::{Answer, Chosen};
 use self::hello::Hello;
 use super::offer;
-use super::verdict::{Ending, Own, Stage, Verdict, verdict};
+use super::verdict::{Ending, NextTry, Own, Stage, verdict};
 use crate::tls::names;
 
 /// What mail from clients of a profile meets.
@@ -68,7 +68,8 @@ impl Row {
         } else {
             Outcome::Fails
         };
-        let explanation = reason(&verdict, alert, may_come_in_clear);
+        let next = if may_come_in_clear { NextTry::InClear } else { NextTry::TlsFirst };
+        let explanation = format!("{} (alert {})", verdict.explain(next), names::alert(alert));
         Self { profile, outcome, verdict: Some(verdict.name()), explanation }
     }
 }
@@ -79,11 +80,4 @@ fn explain(chosen: &Chosen) -> String {
     let group = group.map(|group| format!(", {}", names::group(group))).unwrap_or_default();
     let retry = if *retry { ", once the client has sent a key of that group" } else { "" };
     format!("{version}, {suite}{group}{retry}")
-}
-
-fn reason(verdict: &Verdict, alert: u8, may_come_in_clear: bool) -> String {
-    let alert = names::alert(alert);
-    // The sentences speak of STARTTLS listeners, where alone there is a next try in clear.
-    let lost = if may_come_in_clear { "" } else { "; on this listener nothing comes in clear" };
-    format!("{verdict} (alert {alert}{lost})")
 }

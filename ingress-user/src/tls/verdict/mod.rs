@@ -3,16 +3,22 @@
 //! The cause is computed from what the client offered and what we can, not from the TLS library's error: that one calls it
 //! "no common signature scheme" as well when no cipher suite fits, and knows nothing of clients older than TLS 1.2.
 
+mod fit;
 mod text;
 
 #[cfg(test)]
 mod tests;
 
-use super::names;
+use serde::{Deserialize, Serialize};
+
+use self::fit::refusal;
+pub use self::fit::{Parameters, usable};
+pub use self::text::Explanation;
 use super::offer::{Foreign, Offer, OfferError};
 
 /// How far a handshake got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// No whole ClientHello came.
     Nothing,
@@ -24,13 +30,37 @@ pub enum Stage {
 }
 
 /// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ending {
     ClosedByClient,
     TimedOut,
     AlertReceived(u8),
     /// The TLS library gave up and sent an alert.
     WeRefused,
+}
+
+impl Ending {
+    /// For JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClosedByClient => "closed_by_client",
+            Self::TimedOut => "timed_out",
+            Self::AlertReceived(_) => "alert_received",
+            Self::WeRefused => "we_refused",
+        }
+    }
+}
+
+/// What the client's next try meets, which is for the sentence to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextTry {
+    /// STARTTLS will not be offered to it.
+    InClear,
+    /// STARTTLS goes on being offered to it.
+    StartTls,
+    /// TLS comes first on this listener, and nothing in clear.
+    TlsFirst,
 }
 
 /// A type of certificate key.
@@ -90,7 +120,7 @@ const RSA_SUITES: [u16; 3] = [0xc030, 0xc02f, 0xcca8];
 /// No suites but signals in their list: RFC 5746 3.3 and RFC 7507.
 const SIGNALS: [u16; 2] = [0x00ff, 0x5600];
 
-/// The cause of a failed handshake. Displays as a sentence that says what can be done.
+/// The cause of a failed handshake. [`explain`](Self::explain) says it in a sentence, and what can be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Connected and said nothing until the time was up.
@@ -168,6 +198,11 @@ impl Verdict {
             Self::ProtocolViolation { .. } => "protocol_violation",
             Self::BrokeAfterFinish(_) => "broke_after_finish",
         }
+    }
+
+    /// One sentence, true of the listener and of what the memory of peers made of the failure.
+    pub fn explain(&self, next: NextTry) -> Explanation<'_> {
+        Explanation { verdict: self, next }
     }
 
     /// Whether both sides have no TLS in common, so that only a try in clear can succeed.
@@ -267,80 +302,4 @@ fn before_flight(offer: &Offer, own: &Own, ending: Ending) -> Verdict {
             refusal(offer, own).unwrap_or(Verdict::ProtocolViolation { after_flight: false })
         }
     }
-}
-
-/// What the two sides do not have in common. In the order of the cause: a scheme is of no use without a suite.
-fn refusal(offer: &Offer, own: &Own) -> Option<Verdict> {
-    let common = common(&offer.versions, &own.versions);
-    // The newest common version decides alone: there is no second attempt with an older one.
-    let Some(version) = common.max() else {
-        return Some(no_version(offer, own));
-    };
-    let is_of_version = |suite: &u16| (version >= TLS_1_3) == is_tls_1_3_suite(*suite);
-    let suites: Vec<u16> = self::common(&offer.suites, &own.suites).filter(is_of_version).collect();
-    if suites.is_empty() {
-        return Some(no_suite(offer, version));
-    }
-    if self::common(&offer.groups, &own.groups).next().is_none() {
-        return Some(Verdict::NoCommonGroup(offer.groups.clone()));
-    }
-    let usable = usable_schemes(offer, &suites, version);
-    if self::common(&usable, &own.schemes).next().is_some() {
-        return None;
-    }
-    let would_fit = |key: &KeyKind| self::common(&usable, key.schemes()).next().is_some();
-    let remedy = KeyKind::ALL.into_iter().find(would_fit);
-    let offered = if usable.is_empty() { offer.schemes.clone() } else { usable };
-    Some(Verdict::NoCommonScheme { offered, remedy })
-}
-
-fn common<'a>(theirs: &'a [u16], ours: &'a [u16]) -> impl Iterator<Item = u16> + 'a {
-    theirs.iter().copied().filter(|value| ours.contains(value))
-}
-
-fn no_version(offer: &Offer, own: &Own) -> Verdict {
-    let highest = offer.versions.iter().copied().max();
-    match highest.zip(own.versions.iter().copied().min()) {
-        Some((theirs, least)) if theirs < least => Verdict::OldVersionsOnly(theirs),
-        _ => Verdict::NoCommonVersion(offer.versions.clone()),
-    }
-}
-
-/// RFC 8446 B.4: all suites of TLS 1.3, and no others, have this first octet.
-fn is_tls_1_3_suite(suite: u16) -> bool {
-    suite >> 8 == 0x13
-}
-
-/// Which weakness all suites share that a server could use without a secret known beforehand. Suites without a certificate
-/// or encryption do not count: opportunistic clients offer them besides.
-fn no_suite(offer: &Offer, version: u16) -> Verdict {
-    let suites = offer.suites.iter().copied().filter(|suite| !SIGNALS.contains(suite)).collect();
-    let offered = || offer.suites.iter().copied().filter_map(names::known_suite);
-    let begins = |prefix: &str| offered().any(|name| name.starts_with(prefix));
-    let (ecdhe, dhe, rsa) = (begins("TLS_ECDHE_"), begins("TLS_DHE_"), begins("TLS_RSA_WITH_"));
-    let mut ecdhe_suites = offered().filter(|name| name.starts_with("TLS_ECDHE_"));
-    match (ecdhe, dhe, rsa) {
-        // The suites of TLS 1.2 are of no use once both sides know TLS 1.3.
-        _ if version >= TLS_1_3 => Verdict::NoCommonSuite(suites),
-        (true, ..) if ecdhe_suites.all(|name| name.contains("_CBC_")) => Verdict::CbcOnly,
-        (false, true, _) => Verdict::DheOnly,
-        (false, false, true) => Verdict::RsaKeyExchangeOnly,
-        _ => Verdict::NoCommonSuite(suites),
-    }
-}
-
-/// The offered schemes in which a certificate could sign under one of these suites, whichever certificates are there.
-fn usable_schemes(offer: &Offer, suites: &[u16], version: u16) -> Vec<u16> {
-    const PKCS1: [u16; 3] = [0x0401, 0x0501, 0x0601];
-    let has = |of_key: &[u16]| suites.iter().any(|suite| of_key.contains(suite));
-    let fits = |key: KeyKind, scheme: u16| match key {
-        // RFC 8446 4.2.3: PKCS#1 signatures stand in certificates only. The suite says nothing about the key.
-        _ if version >= TLS_1_3 => !PKCS1.contains(&scheme),
-        KeyKind::Rsa => has(&RSA_SUITES),
-        _ => has(&ECDSA_SUITES),
-    };
-    let is_usable = |scheme: u16| {
-        KeyKind::ALL.into_iter().any(|key| key.schemes().contains(&scheme) && fits(key, scheme))
-    };
-    offer.schemes.iter().copied().filter(|scheme| is_usable(*scheme)).collect()
 }

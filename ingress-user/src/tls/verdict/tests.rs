@@ -14,7 +14,7 @@ fn check(
     (name, is_negotiation, phrase): (&str, bool, &str),
 ) {
     let verdict = verdict(&parse(octets), &Own::with_keys(keys), stage, ending);
-    let text = verdict.to_string();
+    let text = verdict.explain(NextTry::InClear).to_string();
     assert_eq!(verdict.name(), name, "{text}");
     assert_eq!(verdict.is_negotiation(), is_negotiation, "{name}");
     assert!(text.contains(phrase), "{name}: {text}");
@@ -250,6 +250,86 @@ fn every_way_to_go_away_has_its_own_words() {
         let octets = Hello::modern().octets();
         check(&octets, P256, (stage, ending), (name, false, phrase));
     }
+}
+
+/// One of each, and of each form of a sentence.
+fn every_verdict() -> Vec<Verdict> {
+    let key = Some(KeyKind::Rsa);
+    let foreign = |foreign| Verdict::NotTls { foreign, refused: true };
+    vec![
+        Verdict::NoHello,
+        Verdict::ClosedBeforeHello,
+        Verdict::IncompleteHello { octets: 70 },
+        foreign(Foreign::Smtp),
+        foreign(Foreign::Http),
+        foreign(Foreign::Ssh),
+        foreign(Foreign::ProxyHeader),
+        foreign(Foreign::Unknown(vec![0])),
+        Verdict::Ssl2Hello,
+        Verdict::MalformedHello("reason"),
+        Verdict::OldVersionsOnly(0x0301),
+        Verdict::NoCommonVersion(vec![0x7f1c]),
+        Verdict::RsaKeyExchangeOnly,
+        Verdict::CbcOnly,
+        Verdict::DheOnly,
+        Verdict::NoCommonSuite(vec![0xc0ac]),
+        Verdict::NoCommonGroup(vec![0x0019]),
+        Verdict::NoCommonScheme { offered: vec![0x0804], remedy: key },
+        Verdict::NoCommonScheme { offered: vec![0x0201], remedy: None },
+        Verdict::DistrustsCertificate(48),
+        Verdict::ClientAlert(80),
+        Verdict::ClosedAfterHello,
+        Verdict::TimedOutAfterHello,
+        Verdict::ClosedAfterFlight,
+        Verdict::TimedOutAfterFlight,
+        Verdict::ProtocolViolation { after_flight: false },
+        Verdict::ProtocolViolation { after_flight: true },
+        Verdict::BrokeAfterFinish(Ending::TimedOut),
+    ]
+}
+
+#[test]
+fn no_sentence_promises_mail_in_clear_where_none_can_come() {
+    let mut names: Vec<&str> = Vec::new();
+    for verdict in every_verdict() {
+        names.push(verdict.name());
+        let text = |next| verdict.explain(next).to_string();
+        let (clear, again, first) =
+            (text(NextTry::InClear), text(NextTry::StartTls), text(NextTry::TlsFirst));
+        let promise = "will come in clear";
+        assert!(!again.contains(promise) && !first.contains(promise), "{again}\n{first}");
+        assert!(!first.contains("STARTTLS") && !first.contains("next try"), "{first}");
+        // Beside the promise nothing but what happened may name clear text.
+        assert!(!first.contains("in clear") || first.contains("speaks SMTP in clear"), "{first}");
+        // Who speaks no TLS is told what to set, not what comes next.
+        let tells_next = verdict.is_negotiation() && !matches!(verdict, Verdict::NotTls { .. });
+        assert_eq!(clear.contains(promise), tells_next, "{clear}");
+        assert_eq!(again.contains("tries with STARTTLS fail"), tells_next, "{again}");
+        assert_eq!(first.contains("none of its mail comes in"), tells_next, "{first}");
+    }
+    names.dedup();
+    assert_eq!(names.len(), 22, "a verdict is missing: {names:?}");
+}
+
+#[test]
+fn the_first_list_without_common_entries_is_the_cause() {
+    let usable = |hello: &Hello| usable(&parse(&hello.octets()).unwrap(), &Own::with_keys(P256));
+    let fits = usable(&Hello::of_2012(&[0xc02f, 0xc02b]));
+    assert_eq!((fits.versions, fits.suites), (vec![0x0303], vec![0xc02f, 0xc02b]));
+    assert!(fits.groups.contains(&0x0017) && fits.schemes == [0x0403], "{:?}", fits.schemes);
+    let twice = usable(&Hello::of_2012(&[0xc02b, 0xc02b]));
+    assert_eq!(twice.suites, [0xc02b]);
+    assert!(usable(&Hello::of_1999()).versions.is_empty());
+    let cbc = usable(&Hello::of_2012(&[0xc013]));
+    assert!(!cbc.versions.is_empty() && cbc.suites.is_empty(), "{cbc:?}");
+    // A suite of TLS 1.2 is of no use once both sides know TLS 1.3.
+    let cut = usable(&Hello { suites: vec![0x1304, 0xc02b], ..Hello::modern() });
+    assert!(cut.suites.is_empty(), "{cut:?}");
+    let group = usable(&Hello { groups: vec![0x0019], ..Hello::of_2012(&[0xc02b]) });
+    assert!(!group.suites.is_empty() && group.groups.is_empty(), "{group:?}");
+    // The scheme is in common, but not under this suite.
+    let scheme = usable(&Hello::of_2012(&[0xc02f]));
+    assert!(!scheme.groups.is_empty() && scheme.schemes.is_empty(), "{scheme:?}");
 }
 
 proptest::proptest! {

@@ -3,49 +3,62 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::{Ending, Foreign, KeyKind, Verdict};
+use super::{Ending, Foreign, KeyKind, NextTry, Verdict};
 use crate::tls::names;
 
 /// Names of a list that a sentence shows.
 const SHOWN_NAMES_MAX: usize = 4;
 
-/// What follows when no common ground is left.
-const IN_CLEAR: &str = "its next try will come in clear";
+/// A [`Verdict`] in words.
+#[derive(Debug, Clone, Copy)]
+pub struct Explanation<'v> {
+    pub(super) verdict: &'v Verdict,
+    pub(super) next: NextTry,
+}
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoHello => f.write_str(NO_HELLO),
-            Self::ClosedBeforeHello => f.write_str(CLOSED_BEFORE_HELLO),
-            Self::IncompleteHello { octets } => incomplete(*octets, f),
-            Self::NotTls { foreign, .. } => not_tls(foreign, f),
-            Self::Ssl2Hello => {
-                write!(f, "{SSL2_HELLO}: {IN_CLEAR}, until SSL 2.0 is switched off there")
+        let Self { verdict, next } = *self;
+        match verdict {
+            Verdict::NoHello => no_hello(next, f),
+            Verdict::ClosedBeforeHello => f.write_str(CLOSED_BEFORE_HELLO),
+            Verdict::IncompleteHello { octets } => incomplete(*octets, f),
+            Verdict::NotTls { foreign, .. } => not_tls(foreign, next, f),
+            Verdict::Ssl2Hello => {
+                write!(f, "{SSL2_HELLO}: {next}, until SSL 2.0 is switched off there")
             }
-            Self::MalformedHello(reason) => malformed(reason, f),
-            Self::OldVersionsOnly(highest) => old_versions(*highest, f),
-            Self::NoCommonVersion(offered) => no_version(offered, f),
-            Self::RsaKeyExchangeOnly => without(RSA_KEY_EXCHANGE_ONLY, "ECDHE", f),
-            Self::CbcOnly => without(CBC_ONLY, "AES-GCM or ChaCha20", f),
-            Self::DheOnly => without(DHE_ONLY, "ECDHE", f),
-            Self::NoCommonSuite(offered) => no_suite(offered, f),
-            Self::NoCommonGroup(offered) => no_group(offered, f),
-            Self::NoCommonScheme { offered, remedy } => no_scheme(offered, *remedy, f),
-            Self::DistrustsCertificate(alert) => distrust(*alert, f),
-            Self::ClientAlert(alert) => client_alert(*alert, f),
-            Self::ClosedAfterHello => f.write_str(CLOSED_AFTER_HELLO),
-            Self::TimedOutAfterHello => f.write_str(TIMED_OUT_AFTER_HELLO),
-            Self::ClosedAfterFlight => f.write_str(CLOSED_AFTER_FLIGHT),
-            Self::TimedOutAfterFlight => f.write_str(TIMED_OUT_AFTER_FLIGHT),
-            Self::ProtocolViolation { after_flight: false } => write!(f, "{BAD_HELLO}; {IN_CLEAR}"),
-            Self::ProtocolViolation { after_flight: true } => f.write_str(BAD_ANSWER),
-            Self::BrokeAfterFinish(ending) => broke(*ending, f),
+            Verdict::MalformedHello(reason) => malformed(reason, next, f),
+            Verdict::OldVersionsOnly(highest) => old_versions(*highest, next, f),
+            Verdict::NoCommonVersion(offered) => no_version(offered, next, f),
+            Verdict::RsaKeyExchangeOnly => without(RSA_KEY_EXCHANGE_ONLY, "ECDHE", next, f),
+            Verdict::CbcOnly => without(CBC_ONLY, "AES-GCM or ChaCha20", next, f),
+            Verdict::DheOnly => without(DHE_ONLY, "ECDHE", next, f),
+            Verdict::NoCommonSuite(offered) => no_suite(offered, next, f),
+            Verdict::NoCommonGroup(offered) => no_group(offered, next, f),
+            Verdict::NoCommonScheme { offered, remedy } => no_scheme(offered, *remedy, next, f),
+            Verdict::DistrustsCertificate(alert) => distrust(*alert, f),
+            Verdict::ClientAlert(alert) => client_alert(*alert, f),
+            Verdict::ClosedAfterHello => f.write_str(CLOSED_AFTER_HELLO),
+            Verdict::TimedOutAfterHello => f.write_str(TIMED_OUT_AFTER_HELLO),
+            Verdict::ClosedAfterFlight => f.write_str(CLOSED_AFTER_FLIGHT),
+            Verdict::TimedOutAfterFlight => f.write_str(TIMED_OUT_AFTER_FLIGHT),
+            Verdict::ProtocolViolation { after_flight: false } => write!(f, "{BAD_HELLO}; {next}"),
+            Verdict::ProtocolViolation { after_flight: true } => f.write_str(BAD_ANSWER),
+            Verdict::BrokeAfterFinish(ending) => broke(*ending, f),
         }
     }
 }
 
-const NO_HELLO: &str = "the client connected for TLS and said nothing until the time was up: a scanner, or something \
-    on the way that swallows TLS";
+/// What follows when no common ground is left.
+impl fmt::Display for NextTry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InClear => "its next try will come in clear",
+            Self::StartTls => "its tries with STARTTLS fail",
+            Self::TlsFirst => "none of its mail comes in on this port",
+        })
+    }
+}
 
 const CLOSED_BEFORE_HELLO: &str = "the client closed before it said anything: a health check or a scanner, or it \
     failed on its own side, which its log tells";
@@ -80,9 +93,20 @@ const BAD_HELLO: &str = "the client's hello fits, yet it breaks a rule of TLS: a
 const BAD_ANSWER: &str = "the client's answer to our certificate breaks a rule of TLS or was changed on the way: if \
     it fails always, suspect a broken client or something on the way that rewrites TLS";
 
+fn no_hello(next: NextTry, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let came = match next {
+        NextTry::TlsFirst => "connected for TLS",
+        NextTry::InClear | NextTry::StartTls => "asked for STARTTLS",
+    };
+    write!(
+        f,
+        "the client {came} and said nothing until the time was up: a scanner, or something on the way that swallows TLS"
+    )
+}
+
 /// What the client lacks, and what to switch on there.
-fn without(lack: &str, cure: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    write!(f, "{lack}: {IN_CLEAR}, until {cure} is switched on there")
+fn without(lack: &str, cure: &str, next: NextTry, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{lack}: {next}, until {cure} is switched on there")
 }
 
 fn incomplete(octets: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,50 +117,55 @@ fn incomplete(octets: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     )
 }
 
-fn malformed(reason: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn malformed(reason: &str, next: NextTry, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(
         f,
         "the client's hello is malformed ({reason}): a broken client, or something on the way that rewrites TLS; \
-         {IN_CLEAR}",
+         {next}",
     )
 }
 
-fn old_versions(highest: u16, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn old_versions(highest: u16, next: NextTry, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let highest = names::version(highest);
     write!(
         f,
-        "the client offers at most {highest} and we require TLS 1.2: {IN_CLEAR}, until it is updated"
+        "the client offers at most {highest} and we require TLS 1.2: {next}, until it is updated"
     )
 }
 
-fn no_version(offered: &[u16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn no_version(offered: &[u16], next: NextTry, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let offered = list(offered, names::version);
-    write!(f, "the client offers only versions that we do not know ({offered}): {IN_CLEAR}")
+    write!(f, "the client offers only versions that we do not know ({offered}): {next}")
 }
 
-fn no_suite(offered: &[u16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn no_suite(offered: &[u16], next: NextTry, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let offered = list(offered, names::suite);
     let lack = format!("the client offers no cipher suite that we have, only {offered}");
-    without(&lack, "ECDHE with AES-GCM or ChaCha20", f)
+    without(&lack, "ECDHE with AES-GCM or ChaCha20", next, f)
 }
 
-fn no_group(offered: &[u16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn no_group(offered: &[u16], next: NextTry, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let offered = list(offered, names::group);
     let lack = format!("the client offers no key exchange group that we have, only {offered}");
-    without(&lack, "x25519, secp256r1 or secp384r1", f)
+    without(&lack, "x25519, secp256r1 or secp384r1", next, f)
 }
 
-fn no_scheme(offered: &[u16], remedy: Option<KeyKind>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn no_scheme(
+    offered: &[u16],
+    remedy: Option<KeyKind>,
+    next: NextTry,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
     let offered = list(offered, names::scheme);
     match remedy.map(with_article) {
         Some(key) => write!(
             f,
             "the client cannot use our certificate's type of key, only {offered}: add {key} certificate beside the \
-             present one; until then {IN_CLEAR}",
+             present one; until then {next}",
         ),
         None => write!(
             f,
-            "the client can check no signature that a supported certificate makes, only {offered}: {IN_CLEAR}, until it \
+            "the client can check no signature that a supported certificate makes, only {offered}: {next}, until it \
              is updated",
         ),
     }
@@ -160,10 +189,13 @@ fn broke(ending: Ending, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_str(": TLS itself works with this client, so its log tells more")
 }
 
-fn not_tls(foreign: &Foreign, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn not_tls(foreign: &Foreign, next: NextTry, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "the client speaks {foreign} where TLS begins: ")?;
     f.write_str(match foreign {
-        Foreign::Smtp => "it goes on in clear after STARTTLS, or expects no TLS on this port",
+        Foreign::Smtp if next == NextTry::TlsFirst => {
+            "it expects no TLS on this port, so set it to TLS from the first octet on, or to another port"
+        }
+        Foreign::Smtp => "it goes on in clear after STARTTLS, so look at the TLS settings there",
         Foreign::Http | Foreign::Ssh => "it is no mail client, so ignore it",
         Foreign::ProxyHeader => "add the balancer to the networks that send the PROXY protocol",
         Foreign::Ssl2Hello | Foreign::Unknown(_) => {

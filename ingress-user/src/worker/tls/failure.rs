@@ -1,7 +1,7 @@
 //! Why a connection's TLS ended in an error.
 
 use rustls::Error;
-use rustls::error::PeerMisbehaved;
+use rustls::error::{AlertDescription, PeerMisbehaved};
 
 use crate::tls::verdict::Ending;
 
@@ -54,6 +54,14 @@ impl TlsFailure {
         match self {
             Self::Library(Error::AlertReceived(alert)) => Ending::AlertReceived((*alert).into()),
             _ => Ending::WeRefused,
+        }
+    }
+
+    /// The alert that was sent for it, by its number.
+    pub fn alert_sent(&self) -> Option<u8> {
+        match self {
+            Self::Library(error) => AlertDescription::try_from(error).ok().map(u8::from),
+            Self::Renegotiation | Self::KeyUpdates(_) => None,
         }
     }
 

@@ -1,5 +1,5 @@
 mod connection;
-mod memory;
+mod marked;
 mod table;
 
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 use self::connection::{Target, probe};
-use self::memory::Pinned;
+use self::marked::Marked;
 use crate::cli::daemon::block_on;
 use crate::config::{Config, TlsMode};
 use crate::control::{self, ListenerStatus, Status};
@@ -40,7 +40,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Serialize)]
 struct Report {
     listeners: Vec<ListenerReport>,
-    /// What was done to have the daemon's memory of peers as it was.
+    /// What the daemon's memory of peers has of the test.
     memory: String,
 }
 
@@ -72,13 +72,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         .context("the daemon's status is not what this version of ingress expects")?;
     let targets = targets(arguments, &status, &config.networks.proxy_protocol)?;
     let own: BTreeSet<IpAddr> = targets.iter().map(|target| target.address.ip()).collect();
-    let pinned = Pinned::pin(socket, &own, config.tls.memory.ipv4_prefix)?;
-    let mut test = Test { hostname: &status.hostname, handshakes: 0 };
+    let marked = Marked::mark(socket, &own, config.tls.memory.ipv4_prefix)?;
+    let mut test = Test { hostname: &status.hostname, marked: &marked, handshakes: 0 };
     let listeners: Vec<ListenerReport> =
         targets.iter().map(|target| test.listener(target)).collect();
-    let memory = pinned
-        .restore(test.handshakes)
-        .context("the address of this test stays pinned: see `ingress tls memory`")?;
+    let memory = marked
+        .end(test.handshakes)
+        .context("handshakes of this address count as a self-test for two minutes")?;
     let report = Report { listeners, memory };
     if arguments.json {
         crate::cli::print(&format!("{}\n", serde_json::to_string(&report)?))?;
@@ -123,6 +123,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 struct Test<'c> {
     hostname: &'c str,
+    marked: &'c Marked,
     /// Begun so far. All of them fail: the test hangs up when it has its answer.
     handshakes: u64,
 }
@@ -178,6 +179,7 @@ impl Test<'_> {
     }
 
     fn handshake(&mut self, target: &Target, hello: &[u8]) -> Result<Answer> {
+        self.marked.renew()?;
         let answer = probe(target, hello);
         self.handshakes += u64::from(answer.is_ok());
         answer
