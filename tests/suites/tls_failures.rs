@@ -70,7 +70,7 @@ fn failure(site: &Site) -> Value {
 }
 
 fn withheld(site: &Site) -> usize {
-    json(site, &["tls", "report"])["withheld"].as_array().unwrap().len()
+    json(site, &["tls", "report"])["memory"].as_array().unwrap().len()
 }
 
 /// The verdict on a client whose failure is a matter of negotiation; its retry comes in clear, and its mail arrives.
@@ -80,11 +80,11 @@ fn comes_in_clear_after(arguments: &[&str], verdict: &str) {
     fail(&daemon, arguments);
     let failure = failure(&site);
     assert_eq!(failure["verdict"], verdict, "{failure:#}");
-    assert!(!failure["suites"].as_array().unwrap().is_empty(), "{failure:#}");
+    assert!(!failure["offered"]["suites"].as_array().unwrap().is_empty(), "{failure:#}");
     assert_eq!(failure["client"], "127.0.0.1");
     assert_eq!(failure["stage"], "hello_received", "{failure:#}");
     assert_eq!(failure["alert"]["direction"], "sent", "{failure:#}");
-    assert!(failure["explanation"].as_str().unwrap().contains("come in clear"), "{failure:#}");
+    assert!(failure["remedy"].as_str().unwrap().contains("come in clear"), "{failure:#}");
     let usable = failure["usable"].as_object().unwrap();
     let is_empty = |list: &Value| list.as_array().unwrap().is_empty();
     assert!(usable.values().any(is_empty), "all fits, so why did it fail? {failure:#}");
@@ -140,8 +140,8 @@ fn a_client_that_distrusts_our_certificate_is_offered_starttls_again() {
     let daemon = site.start().unwrap();
     fail(&daemon, &["-verify_return_error"]);
     is_offered_after(&site, &daemon, "distrusts_certificate");
-    let explanation = failure(&site)["explanation"].as_str().unwrap().to_owned();
-    assert!(explanation.contains("unknown_ca"), "{explanation}");
+    let remedy = failure(&site)["remedy"].as_str().unwrap().to_owned();
+    assert!(remedy.contains("unknown_ca"), "{remedy}");
     let failure = failure(&site);
     assert_eq!(failure["alert"]["direction"], "received", "{failure:#}");
     assert_eq!(failure["alert"]["name"], "unknown_ca", "{failure:#}");
@@ -159,8 +159,8 @@ fn where_tls_comes_first_no_mail_in_clear_is_promised() {
     assert!(!output.status.success(), "{output:?}");
     is_offered_after(&site, &daemon, "old_versions_only");
     let failure = failure(&site);
-    let explanation = failure["explanation"].as_str().unwrap();
-    assert!(explanation.contains("none of its mail comes in on this port"), "{explanation}");
+    let remedy = failure["remedy"].as_str().unwrap();
+    assert!(remedy.contains("none of its mail comes in on this port"), "{remedy}");
     // The alert in the report is the one that the client got.
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("alert handshake failure"), "{stderr}");
@@ -357,6 +357,6 @@ fn the_report_outlives_a_restart() {
     let report = json(&site, &["tls", "report"]);
     assert_eq!(report["messages"]["in_clear"], 2, "{report:#}");
     assert_eq!(report["handshakes"]["by_verdict"]["distrusts_certificate"], 1, "{report:#}");
-    assert_eq!(report["failures"][0]["explanation"], failure["explanation"]);
+    assert_eq!(report["failures"][0]["remedy"], failure["remedy"]);
     assert_eq!(report["failures"][0]["afterwards"], "in clear");
 }

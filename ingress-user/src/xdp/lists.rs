@@ -36,8 +36,11 @@ impl Lists {
         entries.dedup_by_key(|(network, _)| *network);
         let mut covering = Covering::default();
         entries.retain(|(network, listing)| {
-            let around = covering.enter(*network, Some(*listing));
-            *listing == Listing::Allowed || around != Listing::Allowed
+            // A denied network that is left out does not stand between those within it and the allowed one around it.
+            let is_kept =
+                *listing == Listing::Allowed || covering.around(*network) != Listing::Allowed;
+            covering.enter(*network, is_kept.then_some(*listing));
+            is_kept
         });
         Self { entries }
     }
@@ -85,12 +88,17 @@ impl Change {
 struct Covering(Vec<(IpNet, Listing)>);
 
 impl Covering {
-    /// Goes on to `network`, which from then on is around those within it if it is listed. What is listed around it.
-    fn enter(&mut self, network: IpNet, listing: Option<Listing>) -> Listing {
+    /// What is listed around `network`, to which the walk goes on.
+    fn around(&mut self, network: IpNet) -> Listing {
         while self.0.last().is_some_and(|(around, _)| !around.contains(&network)) {
             self.0.pop();
         }
-        let around = self.0.last().map_or(Listing::None, |(_, listing)| *listing);
+        self.0.last().map_or(Listing::None, |(_, listing)| *listing)
+    }
+
+    /// Goes on to `network`, which from then on is around those within it if it is listed. What is listed around it.
+    fn enter(&mut self, network: IpNet, listing: Option<Listing>) -> Listing {
+        let around = self.around(network);
         if let Some(listing) = listing {
             self.0.push((network, listing));
         }

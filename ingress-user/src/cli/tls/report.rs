@@ -6,7 +6,9 @@ use anyhow::{Context, Result};
 use super::time_text;
 use crate::cli::daemon::{DaemonArguments, block_on};
 use crate::control;
-use crate::tls::journal::{Alert, Direction, FailureGroup, Floor, Report};
+use crate::tls::journal::{
+    Alert, Direction, FailureGroup, Floor, ParameterNames, Report, Withheld,
+};
 use crate::tls::verdict::Stage;
 
 /// Seconds of each unit of `--since`.
@@ -79,8 +81,9 @@ fn text(report: &Report) -> String {
             report.missed
         );
     }
-    for network in &report.withheld {
-        let _ = writeln!(text, "withheld    {network} is not offered STARTTLS");
+    for Withheld { network, reason, until } in &report.memory {
+        let until = until.map(|until| format!(" until {}", time_text(until))).unwrap_or_default();
+        let _ = writeln!(text, "withheld    {network} is not offered STARTTLS{until} ({reason})");
     }
     for group in &report.failures {
         failure(&mut text, group);
@@ -128,45 +131,40 @@ fn counts(text: &mut String, title: &str, counts: &BTreeMap<String, u64>) {
 }
 
 fn failure(text: &mut String, group: &FailureGroup) {
-    let FailureGroup { network, verdict, explanation, count, last, afterwards, .. } = group;
+    let FailureGroup { network, verdict, remedy, count, at, afterwards, .. } = group;
     let helo = group.helo.as_ref().map(|helo| format!(" ({helo})")).unwrap_or_default();
-    let _ =
-        writeln!(text, "\n{network}{helo}: {verdict}, {count} times, last {}", time_text(*last));
-    let _ = writeln!(text, "  {explanation}");
+    let _ = writeln!(text, "\n{network}{helo}: {verdict}, {count} times, last {}", time_text(*at));
+    let _ = writeln!(text, "  {remedy}");
     let _ = writeln!(text, "  its mail came afterwards: {afterwards}");
     let _ = writeln!(text, "  last from {}{}", group.client, progress(group));
-    let offers = [
-        ("versions", &group.versions),
-        ("suites", &group.suites),
-        ("groups", &group.groups),
-        ("schemes", &group.schemes),
-    ];
-    for (title, offered) in offers.into_iter().filter(|(_, offered)| !offered.is_empty()) {
-        let _ = writeln!(text, "  offered {title}: {}", offered.join(", "));
+    if let Some(offered) = &group.offered {
+        let offers = by_title(&offered.parameters);
+        for (title, offered) in offers.into_iter().filter(|(_, offered)| !offered.is_empty()) {
+            let _ = writeln!(text, "  offered {title}: {}", offered.join(", "));
+        }
     }
-    let Some(usable) = &group.usable else { return };
-    let usable = [
-        ("versions", &usable.versions),
-        ("suites", &usable.suites),
-        ("groups", &usable.groups),
-        ("schemes", &usable.schemes),
-    ];
-    for (title, usable) in usable {
+    for (title, usable) in group.usable.iter().flat_map(by_title) {
         let names = if usable.is_empty() { "none".to_owned() } else { usable.join(", ") };
         let _ = writeln!(text, "  usable {title}: {names}");
     }
 }
 
+fn by_title(parameters: &ParameterNames) -> [(&'static str, &[String]); 4] {
+    let ParameterNames { versions, suites, groups, signature_schemes } = parameters;
+    [("versions", versions), ("suites", suites), ("groups", groups), ("schemes", signature_schemes)]
+}
+
 /// How far the last handshake of the group got, and who ended it.
 fn progress(group: &FailureGroup) -> String {
-    let name = group.server_name.as_ref().map(|name| format!(" for {name}")).unwrap_or_default();
+    let name = group.offered.as_ref().and_then(|offered| offered.server_name.as_ref());
+    let name = name.map(|name| format!(" for {name}")).unwrap_or_default();
     let stage = match group.stage {
         Stage::Nothing => "no whole hello came",
         Stage::HelloReceived => "the hello came",
         Stage::FlightSent => "our answer was sent",
         Stage::Finished => "the handshake was through",
     };
-    let ending = match group.ending.as_str() {
+    let ending = match group.outcome.as_str() {
         "closed_by_client" => "the client closed",
         "timed_out" => "time was up",
         "alert_received" => "the client broke off",
@@ -185,7 +183,7 @@ fn progress(group: &FailureGroup) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::journal::{HandshakeCounts, MessageCounts, ParameterNames, SessionCounts};
+    use crate::tls::journal::{HandshakeCounts, MessageCounts, Offered, SessionCounts};
 
     #[test]
     fn a_time_needs_its_unit() {
@@ -243,30 +241,36 @@ mod tests {
             failures: vec![FailureGroup {
                 network: "192.0.2.7/32".parse().unwrap(),
                 verdict: "old_versions_only".to_owned(),
-                explanation: "the client offers TLS 1.0 only".to_owned(),
+                remedy: "the client offers TLS 1.0 only".to_owned(),
                 count: 2,
-                last: 1_795_508_201,
+                at: 1_795_508_201,
                 client: "192.0.2.7".parse().unwrap(),
                 helo: Some("old.example.org".to_owned()),
-                server_name: Some("mx.test".to_owned()),
                 implicit: false,
                 stage: Stage::HelloReceived,
-                ending: "we_refused".to_owned(),
+                outcome: "we_refused".to_owned(),
                 alert: Some(Alert {
                     direction: Direction::Sent,
                     name: "protocol_version".to_owned(),
                 }),
-                versions: vec!["TLS 1.0".to_owned()],
-                suites: Vec::new(),
-                groups: Vec::new(),
-                schemes: Vec::new(),
+                offered: Some(Offered {
+                    server_name: Some("mx.test".to_owned()),
+                    parameters: ParameterNames {
+                        versions: vec!["TLS 1.0".to_owned()],
+                        ..ParameterNames::default()
+                    },
+                }),
                 usable: Some(ParameterNames {
                     groups: vec!["secp256r1".to_owned()],
                     ..ParameterNames::default()
                 }),
                 afterwards: "in clear".to_owned(),
             }],
-            withheld: vec!["192.0.2.7/32".parse().unwrap()],
+            memory: vec![Withheld {
+                network: "192.0.2.7/32".parse().unwrap(),
+                reason: "old_versions_only".to_owned(),
+                until: Some(1_795_594_601),
+            }],
             missed: 0,
         };
         assert_eq!(
@@ -280,7 +284,7 @@ mail over          3 TLS 1.2
 floor       raising the minimum to TLS 1.3 would have sent 9.4 % of mail of the last 7 days in clear
 versions           3 TLS 1.3
 failures           2 old_versions_only
-withheld    192.0.2.7/32 is not offered STARTTLS
+withheld    192.0.2.7/32 is not offered STARTTLS until 2026-11-25T08:16:41Z (old_versions_only)
 
 192.0.2.7/32 (old.example.org): old_versions_only, 2 times, last 2026-11-24T08:16:41Z
   the client offers TLS 1.0 only

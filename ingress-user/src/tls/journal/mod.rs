@@ -28,8 +28,8 @@ pub use self::event::{Cover, Event, Failed, Handshake, Outcome};
 use self::record::Journal;
 pub use self::record::{OwnSource, Totals};
 pub use self::report::{
-    Alert, Direction, FailureGroup, Floor, HandshakeCounts, MessageCounts, ParameterNames,
-    PeerReport, Report, SessionCounts,
+    Alert, Direction, FailureGroup, Floor, HandshakeCounts, MessageCounts, Offered, ParameterNames,
+    PeerReport, Report, SessionCounts, Withheld,
 };
 use super::memory::{self, Memory, MemorySettings, Pin};
 use crate::worker::clock::Now;

@@ -26,7 +26,7 @@ pub struct Report {
     /// The last failures, by client network and verdict, the latest first.
     pub failures: Vec<FailureGroup>,
     /// Peers that are not offered STARTTLS now.
-    pub withheld: Vec<IpNet>,
+    pub memory: Vec<Withheld>,
     /// Reports that found the journal busy.
     pub missed: u64,
 }
@@ -74,32 +74,38 @@ pub struct Floor {
     pub would_not_have_come_percent: Option<f64>,
 }
 
+/// A peer that is not offered STARTTLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    pub network: IpNet,
+    /// The verdict on its last failed handshake, or "pinned" where the operator said so.
+    pub reason: String,
+    /// Seconds since 1970; `None`: for ever.
+    pub until: Option<u64>,
+}
+
 /// Failures of one client network with one verdict.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FailureGroup {
     pub network: IpNet,
     pub verdict: String,
-    /// In one sentence, with the remedy.
-    pub explanation: String,
+    /// What it means and what to do, in one sentence.
+    pub remedy: String,
     pub count: u64,
-    /// Seconds since 1970.
-    pub last: u64,
-    /// Of the last one, and so is what follows.
+    /// Of the last one, and so is what follows. Seconds since 1970.
+    pub at: u64,
     pub client: IpAddr,
     pub helo: Option<String>,
-    pub server_name: Option<String>,
     /// On a listener where TLS comes first.
     pub implicit: bool,
     /// How far it got.
     pub stage: Stage,
-    pub ending: String,
+    /// Who ended it.
+    pub outcome: String,
     /// `None` where nobody sent one.
     pub alert: Option<Alert>,
-    /// What the client offered.
-    pub versions: Vec<String>,
-    pub suites: Vec<String>,
-    pub groups: Vec<String>,
-    pub schemes: Vec<String>,
+    /// What the client offered. `None` where no hello could be read.
+    pub offered: Option<Offered>,
     /// What of it we could have used: the first empty list is the cause. `None` where no hello could be read.
     pub usable: Option<ParameterNames>,
     /// "over TLS", "in clear", or "not yet".
@@ -120,13 +126,22 @@ pub enum Direction {
     Received,
 }
 
+/// A ClientHello, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offered {
+    /// SNI (RFC 6066 section 3).
+    pub server_name: Option<String>,
+    #[serde(flatten)]
+    pub parameters: ParameterNames,
+}
+
 /// Of an offer, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParameterNames {
     pub versions: Vec<String>,
     pub suites: Vec<String>,
     pub groups: Vec<String>,
-    pub schemes: Vec<String>,
+    pub signature_schemes: Vec<String>,
 }
 
 /// One peer of the memory, for `ingress tls memory list`.
@@ -148,8 +163,6 @@ impl Journal {
     pub(super) fn report(&self, now: u64, seconds: u64, missed: u64) -> Report {
         let from = now.saturating_sub(seconds);
         let day = self.days.since(from);
-        let mut withheld: Vec<IpNet> = self.withheld(now).into_iter().collect();
-        withheld.sort_unstable();
         Report {
             since_seconds: seconds,
             handshakes: HandshakeCounts::of(&day),
@@ -161,7 +174,7 @@ impl Journal {
             messages: MessageCounts::of(&day.messages),
             floor: Floor::above(&(self.own)().versions, &day.messages),
             failures: self.groups(from),
-            withheld,
+            memory: self.withheld_peers(now),
             missed,
         }
     }
@@ -185,6 +198,28 @@ impl Journal {
             .collect();
         peers.sort_unstable_by_key(|peer| peer.network);
         peers
+    }
+
+    fn withheld_peers(&self, now: u64) -> Vec<Withheld> {
+        let mut networks: Vec<IpNet> = self.withheld(now).into_iter().collect();
+        networks.sort_unstable();
+        let describe = |network| {
+            let peer = self.memory.peer(&network);
+            let is_pinned = peer.is_some_and(|peer| peer.pin == Some(Pin::Withhold));
+            let reason = match is_pinned {
+                true => "pinned".to_owned(),
+                false => self.last_verdict(&network),
+            };
+            let until = peer.and_then(|peer| peer.withheld_until).filter(|_| !is_pinned);
+            Withheld { network, reason, until }
+        };
+        networks.into_iter().map(describe).collect()
+    }
+
+    /// The verdict that withheld STARTTLS, as far as the failure is among those kept.
+    fn last_verdict(&self, network: &IpNet) -> String {
+        let failure = self.failures.latest().find(|failure| failure.network == *network);
+        failure.map_or_else(|| "negotiation".to_owned(), |failure| failure.verdict.to_string())
     }
 
     fn groups(&self, from: u64) -> Vec<FailureGroup> {
@@ -218,24 +253,23 @@ impl Journal {
 
 impl FailureGroup {
     fn beginning_with(failure: &Failure, afterwards: &str) -> Self {
-        let offered = failure.offered.as_ref().map(ParameterNames::of).unwrap_or_default();
+        let offered = failure.offered.as_ref().map(|offered| Offered {
+            server_name: failure.server_name.as_deref().map(str::to_owned),
+            parameters: ParameterNames::of(offered),
+        });
         Self {
             network: failure.network,
             verdict: failure.verdict.to_string(),
-            explanation: failure.explanation.to_string(),
+            remedy: failure.explanation.to_string(),
             count: 1,
-            last: failure.at,
+            at: failure.at,
             client: failure.client,
             helo: failure.helo.as_deref().map(str::to_owned),
-            server_name: failure.server_name.as_deref().map(str::to_owned),
             implicit: failure.implicit,
             stage: failure.stage,
-            ending: failure.ending.name().to_owned(),
+            outcome: failure.ending.name().to_owned(),
             alert: Alert::of(failure),
-            versions: offered.versions,
-            suites: offered.suites,
-            groups: offered.groups,
-            schemes: offered.schemes,
+            offered,
             usable: failure.usable.as_ref().map(ParameterNames::of),
             afterwards: afterwards.to_owned(),
         }
@@ -262,7 +296,7 @@ impl ParameterNames {
             versions: named(&parameters.versions, names::version),
             suites: named(&parameters.suites, names::suite),
             groups: named(&parameters.groups, names::group),
-            schemes: named(&parameters.schemes, names::scheme),
+            signature_schemes: named(&parameters.schemes, names::scheme),
         }
     }
 }

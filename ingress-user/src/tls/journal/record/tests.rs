@@ -128,10 +128,13 @@ fn a_group_of_failures_tells_the_last_one_in_full() {
     let _ = journal.take(handshake(client(1), false, refused()), NOW);
     let group = journal.report(NOW, DAY_SECONDS, 0).failures.remove(0);
     assert_eq!(group.client, client(1));
-    assert_eq!((group.stage, group.ending.as_str()), (Stage::HelloReceived, "we_refused"));
+    assert_eq!((group.stage, group.outcome.as_str()), (Stage::HelloReceived, "we_refused"));
     let alert = group.alert.unwrap();
     assert_eq!((alert.direction, alert.name.as_str()), (Direction::Sent, "handshake_failure"));
-    assert_eq!(group.suites, ["TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"]);
+    assert_eq!(
+        group.offered.as_ref().unwrap().parameters.suites,
+        ["TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"]
+    );
     let usable = group.usable.unwrap();
     assert_eq!(usable.versions, ["TLS 1.2"]);
     assert!(usable.suites.is_empty() && !usable.groups.is_empty(), "{usable:?}");
@@ -154,14 +157,14 @@ fn the_sentence_fits_the_listener_and_what_the_memory_did() {
     let mut journal = journal();
     let mut explanation = |number: u32, implicit: bool| {
         let _ = journal.take(handshake(client(number), implicit, refused()), NOW);
-        journal.report(NOW, DAY_SECONDS, 0).failures.remove(0).explanation
+        journal.report(NOW, DAY_SECONDS, 0).failures.remove(0).remedy
     };
     assert!(explanation(1, false).contains("its next try will come in clear"));
     assert!(explanation(2, true).contains("none of its mail comes in on this port"));
     let _ = journal.take(handshake(client(3), false, established()), NOW);
     let _ = journal.take(handshake(client(3), false, refused()), NOW);
     let report = journal.report(NOW, DAY_SECONDS, 0);
-    assert!(report.failures[0].explanation.contains("tries with STARTTLS fail"));
+    assert!(report.failures[0].remedy.contains("tries with STARTTLS fail"));
 }
 
 #[test]
