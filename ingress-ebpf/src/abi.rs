@@ -257,6 +257,19 @@ pub mod first_seen {
     }
 }
 
+/// The control bits of a TCP header (RFC 9293 section 3.1).
+pub mod tcp_flags {
+    pub const FIN: u8 = 1 << 0;
+    pub const SYN: u8 = 1 << 1;
+    pub const RST: u8 = 1 << 2;
+    pub const PSH: u8 = 1 << 3;
+    pub const ACK: u8 = 1 << 4;
+    pub const URG: u8 = 1 << 5;
+
+    pub const NAMES: [(u8, &str); 6] =
+        [(FIN, "FIN"), (SYN, "SYN"), (RST, "RST"), (PSH, "PSH"), (ACK, "ACK"), (URG, "URG")];
+}
+
 /// The last word of a [`Sample`].
 pub mod sample {
     /// Verdict, flags, destination port, RX queue and interface index, from the lowest bits up: 4, 8, 16, 12 and 24 bits.

@@ -3,18 +3,9 @@
 //! Packets of open connections cost a look at their flags and at the bans. Only a SYN is compared with the lists and charged to
 //! its source, and only a SYN makes state.
 
+use crate::abi::tcp_flags as flag;
 use crate::abi::{Listing, Verdict};
 use crate::decode::{Addresses, Segment};
-
-/// RFC 9293 section 3.1.
-mod flag {
-    pub(super) const FIN: u8 = 1 << 0;
-    pub(super) const SYN: u8 = 1 << 1;
-    pub(super) const RST: u8 = 1 << 2;
-    pub(super) const PSH: u8 = 1 << 3;
-    pub(super) const ACK: u8 = 1 << 4;
-    pub(super) const URG: u8 = 1 << 5;
-}
 
 /// A SYN that is sent again this much later, in nanoseconds, proves that somebody waits for the answer. RFC 6298 section 2.1: a
 /// second; some stacks are faster.

@@ -15,10 +15,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use crate::config::{Config, ListenerConfig, TlsMode};
+use crate::config::{Config, FilterConfig, FilterMode, ListenerConfig, TlsMode};
 use crate::control::{
-    self, Bound, BoundMtaSts, ListenerStatus, PolicySite, StatusSource, XdpInterfaceStatus,
-    XdpQueueStatus, XdpStatus,
+    self, Bound, BoundMtaSts, Controls, ListenerStatus, PolicySite, StatusSource, XdpControl,
+    XdpInterfaceStatus, XdpQueueStatus, XdpStatus,
 };
 use crate::delivery::{self, DeliveryHandle};
 use crate::metrics::Metrics;
@@ -36,7 +36,7 @@ use crate::worker::watch::WatchList;
 use crate::worker::{
     Admission, CompletionPost, Listening, MailboxSender, PreparedWorker, WorkerParts, listener,
 };
-use crate::xdp::{DataPlane, InterfaceTelemetry, Tier};
+use crate::xdp::{self, DataPlane, DenyLists, InterfaceTelemetry, SampleFeed, Tier};
 
 /// File descriptors beside those of connections: listeners, event loops, segments, deliveries, kernel maps.
 const OTHER_FILES: usize = 512;
@@ -55,6 +55,7 @@ pub struct Daemon {
     ready: Ready,
     workers: Vec<(MailboxSender, JoinHandle<()>)>,
     certificates: Arc<Certificates>,
+    filter: Option<XdpControl>,
     journal: JournalThread,
     delivery: DeliveryHandle,
     spool: SpoolThread,
@@ -94,6 +95,7 @@ impl Daemon {
         let control = control::bind(&config.control)?;
         let mta_sts = BoundMtaSts::bind(&config.mta_sts.listen)?;
         let data_plane = Arc::new(start_data_plane(&config, &groups)?);
+        let filter = start_filter(&config, &data_plane, runtime);
 
         let metrics = Arc::new(Metrics::new(&config.worker_cpus));
         let commits_in_flight_max = config.spool.submissions_max + config.spool.batch_messages_max;
@@ -124,9 +126,12 @@ impl Daemon {
         let control = serve_control(
             control,
             source,
-            watches.clone(),
-            handle,
-            Arc::clone(&certificates),
+            Controls {
+                watches: watches.clone(),
+                journal: handle,
+                certificates: Arc::clone(&certificates),
+                xdp: filter.clone(),
+            },
             runtime,
         );
         let mta_sts = serve_mta_sts(mta_sts, site, runtime);
@@ -146,6 +151,7 @@ impl Daemon {
             ready,
             workers,
             certificates,
+            filter,
             journal,
             delivery,
             spool: spool_thread,
@@ -157,6 +163,11 @@ impl Daemon {
 
     pub fn certificates(&self) -> &Arc<Certificates> {
         &self.certificates
+    }
+
+    /// The lists of the XDP filter, where it is in use.
+    pub fn deny_lists(&self) -> Option<&Arc<DenyLists>> {
+        self.filter.as_ref().map(|filter| &filter.lists)
     }
 
     pub fn ready(&self) -> &Ready {
@@ -380,6 +391,19 @@ fn start_data_plane(config: &Config, groups: &[Group]) -> Result<DataPlane> {
     Ok(data_plane)
 }
 
+/// Puts the lists in force and has samples collected.
+fn start_filter(config: &Config, data_plane: &DataPlane, runtime: &Runtime) -> Option<XdpControl> {
+    let FilterConfig { mode, allow, deny_files, .. } = &config.xdp.filter;
+    let filter = data_plane.filter().filter(|_| *mode != FilterMode::Off)?;
+    let lists = DenyLists::new(Arc::clone(filter), allow.clone(), deny_files.clone());
+    // Logged there. A list that cannot be read is no reason to refuse mail.
+    let _result = lists.reload();
+    let (samples, lists) = (SampleFeed::new(), Arc::new(lists));
+    runtime.spawn(samples.clone().run(Arc::clone(filter)));
+    runtime.spawn(xdp::watch_lists(Arc::clone(&lists)));
+    Some(XdpControl { samples, lists })
+}
+
 fn prepare_workers(config: &Config, commits_in_flight_max: usize) -> Result<Vec<PreparedWorker>> {
     anyhow::ensure!(
         config.worker_cpus.len() <= QueueId::WORKERS_MAX,
@@ -468,9 +492,7 @@ fn serve_mta_sts(bound: BoundMtaSts, site: Arc<PolicySite>, runtime: &Runtime) -
 fn serve_control(
     control: Bound,
     source: StatusSource,
-    watches: WatchList,
-    journal: JournalHandle,
-    certificates: Arc<Certificates>,
+    controls: Controls,
     runtime: &Runtime,
 ) -> oneshot::Sender<()> {
     let (stop, stopped) = oneshot::channel();
@@ -479,7 +501,7 @@ fn serve_control(
         let _ = stopped.await;
     };
     runtime.spawn(async {
-        let served = control.serve(Arc::new(source), watches, journal, certificates, shutdown);
+        let served = control.serve(Arc::new(source), controls, shutdown);
         if let Err(error) = served.await {
             tracing::error!(%error, "the control plane failed; mail goes on");
         }

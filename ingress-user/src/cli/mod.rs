@@ -7,6 +7,7 @@ mod run;
 mod status;
 mod tls;
 mod trace;
+mod xdp;
 
 use std::io::{self, Write};
 
@@ -35,6 +36,8 @@ enum Command {
     Dns(dns::Arguments),
     /// Follow what is said in sessions of chosen clients, as it is said
     Trace(trace::Arguments),
+    /// See what XDP drops, and renew its lists
+    Xdp(xdp::Arguments),
 }
 
 pub fn dispatch(arguments: Arguments) -> Result<()> {
@@ -45,6 +48,7 @@ pub fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Tls(arguments) => tls::run(&arguments),
         Command::Dns(arguments) => dns::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
+        Command::Xdp(arguments) => xdp::run(&arguments),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::control::ListenerStatus;
 use crate::daemon::{Daemon, Ready};
 use crate::tls::reload::{self, Certificates, Trigger};
+use crate::xdp::DenyLists;
 
 /// Environment variable with the log filter, in the syntax of tracing's `EnvFilter`: `debug`, `ingress_user::spool=trace`.
 const LOG_VARIABLE: &str = "INGRESS_LOG";
@@ -50,7 +51,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     };
     let daemon = Daemon::start(config, &runtime)?;
     if let Some(hangup) = hangup {
-        runtime.spawn(reload_at(hangup, Arc::clone(daemon.certificates())));
+        let lists = daemon.deny_lists().cloned();
+        runtime.spawn(reload_at(hangup, Arc::clone(daemon.certificates()), lists));
     }
     super::print(&ready_line(daemon.ready()))?;
     runtime.block_on(stop);
@@ -59,11 +61,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Certificates are all that is read anew.
-async fn reload_at(mut hangup: Signal, certificates: Arc<Certificates>) {
+/// Certificates and deny lists are all that is read anew.
+async fn reload_at(
+    mut hangup: Signal,
+    certificates: Arc<Certificates>,
+    lists: Option<Arc<DenyLists>>,
+) {
     while hangup.recv().await.is_some() {
-        // Logged there.
+        // Both are logged there.
         let _result = reload::reload(&certificates, Trigger::Signal).await;
+        if let Some(lists) = lists.clone() {
+            let _result = tokio::task::spawn_blocking(move || lists.reload()).await;
+        }
     }
 }
 

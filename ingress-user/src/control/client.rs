@@ -14,6 +14,8 @@ use super::certificates::NOT_RELOADED;
 
 /// A daemon that does not answer in this time is stuck: it reads counters, or a few small files.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A million networks are as many system calls.
+const LISTS_TIMEOUT: Duration = Duration::from_secs(60);
 /// Room for the status of 1,024 workers, many times over.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -22,12 +24,15 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 pub enum ClientError {
     #[error("no daemon answers on {}: {source}", socket.display())]
     NoDaemon { socket: PathBuf, source: io::Error },
-    #[error("the daemon on {} did not answer within {} s", .0.display(), ANSWER_TIMEOUT.as_secs())]
-    Timeout(PathBuf),
+    #[error("the daemon on {} did not answer within {} s", socket.display(), timeout.as_secs())]
+    Timeout { socket: PathBuf, timeout: Duration },
     #[error("the daemon on {} answered {status}", socket.display())]
     Refused { socket: PathBuf, status: StatusCode },
-    #[error("certificates not reloaded, those loaded before stay: {0}")]
-    NotReloaded(String),
+    /// With its reason.
+    #[error("{0}")]
+    Declined(String),
+    #[error("{what} not reloaded, those loaded before stay: {why}")]
+    NotReloaded { what: &'static str, why: String },
     /// Cut off, too long, or no HTTP.
     #[error("the answer of the daemon on {} is not usable: {reason}", socket.display())]
     Unusable { socket: PathBuf, reason: String },
@@ -40,46 +45,66 @@ pub async fn fetch_status(socket: &Path) -> Result<String, ClientError> {
 
 /// Asks for `target`, a path with its query. Takes at most 5 s.
 pub async fn fetch(socket: &Path, target: &str) -> Result<String, ClientError> {
-    in_time(socket, exchange(socket, Method::GET, target)).await
+    in_time(socket, ANSWER_TIMEOUT, exchange(socket, Method::GET, target)).await
 }
 
 /// Has the daemon change something; its answer. Takes at most 5 s.
 pub async fn change(socket: &Path, target: &str) -> Result<String, ClientError> {
-    in_time(socket, exchange(socket, Method::POST, target)).await
+    in_time(socket, ANSWER_TIMEOUT, exchange(socket, Method::POST, target)).await
 }
 
 /// Has the daemon on `socket` read its certificates anew, and returns a line for each that it now serves. Takes at most 5 s.
 pub async fn reload_tls(socket: &Path) -> Result<String, ClientError> {
-    in_time(socket, async {
-        let exchange = Exchange::begin(socket, Method::POST, "/tls/reload").await?;
-        if exchange.status == NOT_RELOADED {
-            return Err(ClientError::NotReloaded(exchange.text(socket).await?));
-        }
-        exchange.expect_ok(socket)?.text(socket).await
-    })
-    .await
+    not_reloaded("certificates", change(socket, "/tls/reload").await)
+}
+
+/// Has the daemon read its deny lists anew; how many networks are in force, and a line for each that was left out. Takes at most
+/// a minute.
+pub async fn reload_lists(socket: &Path) -> Result<String, ClientError> {
+    let reload = in_time(socket, LISTS_TIMEOUT, exchange(socket, Method::POST, "/xdp/reload"));
+    not_reloaded("deny lists", reload.await)
 }
 
 async fn in_time(
     socket: &Path,
+    timeout: Duration,
     exchange: impl Future<Output = Result<String, ClientError>>,
 ) -> Result<String, ClientError> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
+    match tokio::time::timeout(timeout, exchange).await {
         Ok(answer) => answer,
-        Err(_elapsed) => Err(ClientError::Timeout(socket.to_owned())),
+        Err(_elapsed) => Err(ClientError::Timeout { socket: socket.to_owned(), timeout }),
     }
 }
 
-/// Follows the sessions of clients in `network`; `show` gets whole lines as they come. Returns when the daemon ends, or with
-/// what `show` fails with.
+fn not_reloaded(
+    what: &'static str,
+    answer: Result<String, ClientError>,
+) -> Result<String, ClientError> {
+    answer.map_err(|error| match error {
+        ClientError::Declined(why) => ClientError::NotReloaded { what, why },
+        other => other,
+    })
+}
+
+/// Follows the sessions of clients in `network`, as [`follow`] does.
 pub async fn follow_trace<E: From<ClientError>>(
     socket: &Path,
     network: IpNet,
+    show: impl FnMut(&str) -> Result<(), E>,
+) -> Result<(), E> {
+    follow(socket, &format!("/trace?network={network}"), show).await
+}
+
+/// Follows an answer without end; `show` gets whole lines as they come. Returns when the daemon ends, or with what `show` fails
+/// with.
+pub async fn follow<E: From<ClientError>>(
+    socket: &Path,
+    target: &str,
     mut show: impl FnMut(&str) -> Result<(), E>,
 ) -> Result<(), E> {
     let unusable = |reason: String| ClientError::Unusable { socket: socket.to_owned(), reason };
-    let target = format!("/trace?network={network}");
-    let mut exchange = Exchange::begin(socket, Method::GET, &target).await?.expect_ok(socket)?;
+    let mut exchange =
+        Exchange::begin(socket, Method::GET, target).await?.expect_ok(socket).await?;
     while let Some(piece) = exchange.next_piece().await {
         let piece = piece.map_err(|error| unusable(error.to_string()))?;
         // The daemon sends whole lines of ASCII in each piece.
@@ -89,7 +114,7 @@ pub async fn follow_trace<E: From<ClientError>>(
 }
 
 async fn exchange(socket: &Path, method: Method, target: &str) -> Result<String, ClientError> {
-    Exchange::begin(socket, method, target).await?.expect_ok(socket)?.text(socket).await
+    Exchange::begin(socket, method, target).await?.expect_ok(socket).await?.text(socket).await
 }
 
 /// One request under way, answered as far as its status.
@@ -124,9 +149,13 @@ impl Exchange {
         Ok(Self { status: response.status(), body: response.into_body(), connection })
     }
 
-    fn expect_ok(self, socket: &Path) -> Result<Self, ClientError> {
+    async fn expect_ok(self, socket: &Path) -> Result<Self, ClientError> {
         match self.status {
             StatusCode::OK => Ok(self),
+            // Their bodies are reasons, for people.
+            NOT_RELOADED | StatusCode::TOO_MANY_REQUESTS => {
+                Err(ClientError::Declined(self.text(socket).await?))
+            }
             status => Err(ClientError::Refused { socket: socket.to_owned(), status }),
         }
     }

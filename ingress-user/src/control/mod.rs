@@ -4,6 +4,7 @@
 mod certificates;
 mod client;
 mod limited;
+mod lines;
 mod mta_sts;
 mod prometheus;
 mod server;
@@ -11,11 +12,15 @@ mod status;
 mod text;
 mod tls;
 mod trace;
+mod xdp;
 
-pub use client::{ClientError, change, fetch, fetch_status, follow_trace, reload_tls};
+pub use client::{
+    ClientError, change, fetch, fetch_status, follow, follow_trace, reload_lists, reload_tls,
+};
 pub use mta_sts::{BoundMtaSts, MtaStsError, PolicySite};
-pub use server::{Bound, ControlError, bind};
+pub use server::{Bound, ControlError, Controls, bind};
 pub use status::{
     CertificateStatus, ListenerStatus, MtaStsStatus, Status, StatusSource, WorkerStatus,
     XdpInterfaceStatus, XdpQueueStatus, XdpStatus,
 };
+pub use xdp::XdpControl;

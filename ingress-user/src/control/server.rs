@@ -16,7 +16,8 @@ use axum::{Json, Router};
 use super::limited::Limited;
 use super::prometheus::{CONTENT_TYPE, Exporter};
 use super::status::{Status, StatusSource};
-use super::{certificates, tls, trace};
+use super::xdp::XdpControl;
+use super::{certificates, tls, trace, xdp};
 use crate::config::ControlConfig;
 use crate::tls::journal::JournalHandle;
 use crate::tls::reload::Certificates;
@@ -53,6 +54,15 @@ pub struct Bound {
     metrics: Option<(SocketAddr, TcpListener)>,
 }
 
+/// What the admin socket operates.
+pub struct Controls {
+    pub watches: WatchList,
+    pub journal: JournalHandle,
+    pub certificates: Arc<Certificates>,
+    /// None where XDP is not in use.
+    pub xdp: Option<XdpControl>,
+}
+
 /// Binds the admin socket, in place of a dead daemon's, and the metrics address.
 ///
 /// Creates the socket's folder. Fails when a living daemon has the socket, when a file that is no socket stands there, and
@@ -86,19 +96,19 @@ impl Bound {
     pub async fn serve(
         self,
         source: Arc<StatusSource>,
-        watches: WatchList,
-        journal: JournalHandle,
-        certificates: Arc<Certificates>,
+        controls: Controls,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ControlError> {
         let Self { socket, listener, metrics } = self;
+        let Controls { watches, journal, certificates, xdp: filter } = controls;
         let exporter = Arc::new(Exporter::new(Arc::clone(&source)));
         let router = Router::new()
             .route("/status", get(status))
             .with_state(source)
             .merge(trace::router(watches))
             .merge(tls::router(journal))
-            .merge(certificates::router(certificates));
+            .merge(certificates::router(certificates))
+            .merge(xdp::router(filter));
         let admin = serve_admin(&socket.0, listener, router);
         let metrics = async {
             match metrics {
@@ -257,7 +267,8 @@ mod tests {
             Certificates::load(TlsConfig::default(), "mx.test", folder.path()).unwrap();
         let watches = WatchList::default();
         let (source, certificates) = (Arc::new(source()), Arc::new(certificates));
-        let server = tokio::spawn(bound.serve(source, watches, journal, certificates, stopped));
+        let controls = Controls { watches, journal, certificates, xdp: None };
+        let server = tokio::spawn(bound.serve(source, controls, stopped));
 
         let json = fetch_status(&path).await.unwrap();
         let status: Status = serde_json::from_str(&json).unwrap();
@@ -268,7 +279,9 @@ mod tests {
         assert!(text.contains("ingress_spool_pending 4\n"), "{text}");
 
         let error = reload_tls(&path).await.unwrap_err();
-        assert!(matches!(&error, ClientError::NotReloaded(why) if why.contains("self-signed")));
+        assert!(
+            matches!(&error, ClientError::NotReloaded { why, .. } if why.contains("self-signed"))
+        );
 
         stop.send(()).unwrap();
         server.await.unwrap().unwrap();

@@ -6,11 +6,13 @@
 //! - [`object()`]: the eBPF object inside the binary
 //! - `steering`: configuration to tier, a pure function
 //! - [`Filter`]: bans, lists and samples of the loaded program; `lists`: how one set of networks is exchanged for another
+//! - [`DenyLists`]: lists from files; [`SampleFeed`]: dropped packets for the log and for people
 //! - `load`: object to kernel; `maps`: typed handles, the only place that knows the maps
 //!
 //! Everything hangs on file descriptors of this process: when it dies, however it dies, the kernel detaches the
 //! programs and the host goes on without them.
 
+mod deny;
 mod error;
 mod filter;
 mod lists;
@@ -18,14 +20,17 @@ mod load;
 mod maps;
 mod object;
 mod plane;
+mod samples;
 mod steering;
 mod telemetry;
 
+pub use deny::{DenyError, DenyLists, InForce, watch_lists};
 pub use error::XdpError;
 pub use filter::{DroppedPacket, Filter};
 pub use lists::{ListFile, Lists};
 pub use load::{Action, Prefilter, Redirection, Setup};
 pub use object::object;
 pub use plane::DataPlane;
+pub use samples::{SampleFeed, SampleReader};
 pub use steering::Tier;
 pub use telemetry::{CpuTelemetry, InterfaceTelemetry, QueueTelemetry, VerdictCounts};
