@@ -86,6 +86,11 @@ impl Namespace {
         Ok(Self { name })
     }
 
+    /// As `ip netns` has it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A command that will run inside, its `/sys` included.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("ip");

@@ -131,6 +131,12 @@ const NEEDS: &[Needs] = &[
         clients: &[],
     },
     Needs {
+        suite: "xdp_filter",
+        privilege: Privilege::Kernel,
+        programs: &["ip", "ethtool", "smtp-source"],
+        clients: &[],
+    },
+    Needs {
         suite: "xdp_steering",
         privilege: Privilege::Kernel,
         programs: &["ip", "ethtool"],

@@ -29,7 +29,9 @@ async fn watch(State(xdp): State<Option<XdpControl>>) -> Response {
     match xdp {
         Some(XdpControl { samples, .. }) => {
             let mut reader = samples.read();
-            Body::new(Lines::new(move || reader.take())).into_response()
+            let mut first = Some(WATCHING.to_owned());
+            let take = move || first.take().map_or_else(|| reader.take(), |line| vec![line]);
+            Body::new(Lines::new(take)).into_response()
         }
         None => NOT_IN_USE.into_response(),
     }
@@ -47,6 +49,9 @@ async fn reload(State(xdp): State<Option<XdpControl>>) -> Response {
         Err(_stopping) => (NOT_RELOADED, "the daemon is stopping").into_response(),
     }
 }
+
+/// Says that from now on nothing is missed.
+const WATCHING: &str = "# the first drop of each source from here on, and some of those after it";
 
 const NOT_IN_USE: (StatusCode, &str) =
     (NOT_RELOADED, "XDP is not in use: `ingress status` says why");
