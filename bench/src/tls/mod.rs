@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 
 use self::load::{Entry, Load, Target};
-use self::peers::{Postfix, SServer};
+use self::peers::{Keeping, Postfix, SServer};
 use self::report::{Report, Sample, Series};
 use crate::certificate::{Certificate, Key};
 use crate::server::{self, Appliance};
@@ -38,6 +38,9 @@ pub(crate) struct Options {
     /// Sessions at once for messages
     #[arg(long, default_value_t = 2)]
     sessions: u32,
+    /// Let s_server write what it gets to a file, without fsync, instead of throwing it away
+    #[arg(long)]
+    s_server_keeps: bool,
     /// Write the figures here as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -47,7 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(options.rounds > 0, "nothing to measure");
     let mut reports = Vec::new();
     for key in [Key::EcdsaP256, Key::Rsa2048] {
-        let stand = Stand::start(key)?;
+        let stand = Stand::start(key, options)?;
         if options.handshakes > 0 {
             let work = Work::Handshakes { count: options.handshakes };
             reports.push(stand.compare(options, options.connections, &work)?);
@@ -118,13 +121,14 @@ struct Subject<'s> {
 }
 
 impl Stand {
-    fn start(key: Key) -> Result<Self> {
+    fn start(key: Key, options: &Options) -> Result<Self> {
         let certificate = Certificate::new(key)?;
+        let keeping = if options.s_server_keeps { Keeping::File } else { Keeping::Nothing };
         Ok(Self {
             key,
             appliance: Appliance::with_certificate(&certificate)?,
             postfix: Postfix::start(&certificate)?,
-            s_server: SServer::start(&certificate)?,
+            s_server: SServer::start(&certificate, keeping)?,
             _certificate: certificate,
         })
     }

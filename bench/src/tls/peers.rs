@@ -106,23 +106,40 @@ impl Drop for Terminated {
     }
 }
 
-/// `openssl s_server`, which serves one connection after the other and throws away what it gets.
+/// `openssl s_server`, which serves one connection after the other.
 pub(crate) struct SServer {
     server: Terminated,
     address: SocketAddr,
+    /// Where it keeps what it gets, if it does.
+    _folder: Option<TempDir>,
+}
+
+/// What s_server does with what it gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeping {
+    Nothing,
+    /// In a file, without fsync.
+    File,
 }
 
 impl SServer {
-    pub(crate) fn start(certificate: &Certificate) -> Result<Self> {
+    pub(crate) fn start(certificate: &Certificate, keeping: Keeping) -> Result<Self> {
         let address = free_address()?;
+        let (output, folder) = match keeping {
+            Keeping::Nothing => (Stdio::null(), None),
+            Keeping::File => {
+                let folder = server::folder_on_disk()?;
+                (fs::File::create(folder.path().join("received"))?.into(), Some(folder))
+            }
+        };
         let mut command = Command::new("openssl");
         command.args(["s_server", "-quiet", "-accept", &address.to_string()]);
         command.arg("-key").arg(certificate.key()).arg("-cert").arg(certificate.chain());
         // An end of its standard input would keep it busy; the pipe stays open as long as the child.
-        let server = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = command.stdin(Stdio::piped()).stdout(output).stderr(Stdio::null());
         let server = Terminated(server.spawn().context("cannot start openssl s_server")?);
         wait_for("s_server", START_TIMEOUT, || TcpStream::connect(address).is_ok());
-        Ok(Self { server, address })
+        Ok(Self { server, address, _folder: folder })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

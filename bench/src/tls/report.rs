@@ -39,6 +39,8 @@ struct Pair {
     theirs: Series,
     /// Ours over theirs, within each round.
     cpu_ratio: Spread,
+    /// Of our workers alone, which do what a server does that keeps nothing.
+    workers_cpu_ratio: Spread,
     rate_ratio: Spread,
 }
 
@@ -70,7 +72,11 @@ impl Report {
                 println!("  threads of {} in the last round: {threads}", pair.ours.name);
             }
             let (ours, theirs) = (pair.ours.name, pair.theirs.name);
-            println!("  {ours} / {theirs}: CPU {:.2}, rate {:.2}", pair.cpu_ratio, pair.rate_ratio);
+            let (cpu, workers) = (pair.cpu_ratio, pair.workers_cpu_ratio);
+            println!(
+                "  {ours} / {theirs}: CPU {cpu:.2}, of the workers alone {workers:.2}; rate {:.2}",
+                pair.rate_ratio
+            );
         }
     }
 }
@@ -81,6 +87,16 @@ impl Pair {
             Spread::of(iter::zip(&ours.samples, &theirs.samples).map(|(o, t)| of(o) / of(t)))
         };
         let (cpu_ratio, rate_ratio) = (ratio(|s| s.cpu_us), ratio(|s| s.per_second));
-        Self { ours, theirs, cpu_ratio, rate_ratio }
+        let workers_cpu_ratio = Spread::of(
+            iter::zip(&ours.samples, &theirs.samples).map(|(o, t)| o.workers_cpu_us() / t.cpu_us),
+        );
+        Self { ours, theirs, cpu_ratio, workers_cpu_ratio, rate_ratio }
+    }
+}
+
+impl Sample {
+    fn workers_cpu_us(&self) -> f64 {
+        let workers = self.threads.iter().filter(|(name, _)| name.starts_with("worker-"));
+        workers.map(|(_, micros)| micros).sum()
     }
 }
