@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -21,6 +20,8 @@ use crate::server;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// From SIGTERM to the end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest measurement.
+const SECONDS_MAX: &str = "3600";
 /// From the last 250 to an empty queue.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -54,9 +55,11 @@ impl Postfix {
              anvil unix - - n - 1 anvil\nproxymap unix - - n - - proxymap\n"
         );
         let etc = postfix::furnish(folder.path(), &[&settings], &services);
-        let mut command = postfix::master(&etc);
-        // It signals its whole group when it ends.
-        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
+        let program = postfix::master(&etc);
+        // In a group of its own, which it signals when it ends; and it ends, even if the benchmark was killed.
+        let mut command = Command::new("timeout");
+        command.arg(SECONDS_MAX).arg(program.get_program()).args(program.get_args());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         let master = Terminated(command.spawn().context("cannot start Postfix's master")?);
         wait_for("Postfix", START_TIMEOUT, || TcpStream::connect(address).is_ok());
         Ok(Self { master, folder, address })
