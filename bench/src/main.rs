@@ -1,11 +1,13 @@
 //! Measurements. Figures of one run stand side by side: machines differ and drift, ratios within a run hold.
 
+mod certificate;
 mod core;
 mod memory;
 mod server;
 mod sink;
 mod spool;
 mod statistics;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -19,10 +21,12 @@ enum Measurement {
     Core(core::Options),
     /// CPU per accepted, durable message, against smtp-sink throwing it away
     Sink(sink::Options),
-    /// Resident memory after start, and what an idle connection costs
+    /// Resident memory after start, and what an idle connection costs, in clear and under TLS
     Memory(memory::Options),
     /// Throughput of the spool writer, and how long a start with a backlog takes
     Spool(spool::Options),
+    /// TLS handshakes and large messages, against Postfix's smtpd and `openssl s_server`
+    Tls(tls::Options),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
         Measurement::Sink(options) => sink::run(&options),
         Measurement::Memory(options) => memory::run(&options),
         Measurement::Spool(options) => spool::run(&options),
+        Measurement::Tls(options) => tls::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

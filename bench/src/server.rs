@@ -10,6 +10,8 @@ use ingress_tests::daemon::{Daemon, Site};
 use ingress_tests::wait::wait_for;
 use tempfile::TempDir;
 
+use crate::certificate::Certificate;
+
 /// From the start of a server to its first accepted connection.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -60,11 +62,26 @@ pub(crate) struct Appliance {
 }
 
 impl Appliance {
+    /// With one listener, for STARTTLS, and the certificate that the daemon makes itself.
     pub(crate) fn start() -> Result<Self> {
+        Self::with("")
+    }
+
+    /// With this certificate, and a second listener for TLS from the first octet.
+    pub(crate) fn with_certificate(certificate: &Certificate) -> Result<Self> {
+        Self::with(&format!(
+            "[[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"implicit\"\n\
+             [[tls.certificates]]\nchain = {:?}\nkey = {:?}\n",
+            certificate.chain(),
+            certificate.key()
+        ))
+    }
+
+    fn with(further: &str) -> Result<Self> {
         let state = folder_on_disk()?;
         let site = Site::with_config(&format!(
             "hostname = \"mx.test\"\nstate_dir = {:?}\n\
-             [[listener]]\naddress = \"127.0.0.1:0\"\n[recipients]\ndomains = [\"*\"]\n\
+             [[listener]]\naddress = \"127.0.0.1:0\"\n{further}[recipients]\ndomains = [\"*\"]\n\
              [delivery]\nkind = \"discard\"\n[limits]\nconnections_per_client_max = 10000\n",
             state.path()
         ))?;
@@ -76,8 +93,17 @@ impl Appliance {
         self.daemon.smtp("starttls")
     }
 
+    /// The listener for TLS from the first octet.
+    pub(crate) fn implicit_address(&self) -> SocketAddr {
+        self.daemon.smtp("implicit")
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.daemon.pid()
+    }
+
+    pub(crate) fn wait_until_delivered(&self) {
+        self.daemon.wait_until_delivered();
     }
 
     pub(crate) fn accepted(&self) -> Result<u64> {
@@ -103,9 +129,79 @@ pub(crate) fn cpu_by_thread(pid: u32) -> Result<Vec<(String, f64)>> {
     Ok(threads)
 }
 
+/// What each thread has spent between two looks, for each of `units`.
+pub(crate) fn spent(
+    before: &[(String, f64)],
+    after: Vec<(String, f64)>,
+    units: f64,
+) -> Vec<(String, f64)> {
+    let spent_before = |name: &str| {
+        before.iter().find(|(known, _)| known == name).map_or(0.0, |(_, micros)| *micros)
+    };
+    let per_unit = after.into_iter().map(|(name, micros)| {
+        let spent = (micros - spent_before(&name)) / units;
+        (name, spent)
+    });
+    per_unit.collect()
+}
+
+/// The threads that were busy, as text.
+pub(crate) fn busy(threads: &[(String, f64)]) -> String {
+    let busy = threads.iter().filter(|(_, micros)| *micros >= 0.05);
+    busy.map(|(name, micros)| format!("{name} {micros:.1}")).collect::<Vec<_>>().join(", ")
+}
+
 fn parse_schedstat(text: &str) -> Result<f64> {
     let nanos: u64 = text.split_whitespace().next().context("an empty schedstat")?.parse()?;
     Ok(nanos as f64 / 1000.0)
+}
+
+/// Seconds of CPU of a process, of all that it started and that live, and of all that they have waited for.
+///
+/// Exact to 10 ms: /proc counts in ticks, but apportions to them what the scheduler has measured.
+pub(crate) fn cpu_of_tree(root: u32) -> Result<f64> {
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let stat = entry?.path().join("stat");
+        // Not a process, or one that has ended since: its time is with its parent then.
+        if let Ok(text) = fs::read_to_string(stat)
+            && let Some(process) = parse_stat(&text)
+        {
+            processes.push(process);
+        }
+    }
+    let mut tree = vec![root];
+    // Grows while it is gone through: the children of each follow.
+    let mut at = 0;
+    while let Some(parent) = tree.get(at).copied() {
+        tree.extend(processes.iter().filter(|process| process.parent == parent).map(|p| p.pid));
+        at += 1;
+    }
+    let ticks: u64 = processes.iter().filter(|p| tree.contains(&p.pid)).map(|p| p.ticks).sum();
+    Ok(ticks as f64 / TICKS_PER_SECOND)
+}
+
+/// USER_HZ, which is 100 on every system that the daemon runs on.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What /proc/PID/stat says of a process.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    pid: u32,
+    parent: u32,
+    /// Its own and those of the children it has waited for, of user and system.
+    ticks: u64,
+}
+
+/// `None` of what has another form, as /proc/stat does.
+fn parse_stat(text: &str) -> Option<Stat> {
+    // The name stands in parentheses and may have any octets, also those.
+    let (pid, rest) = text.split_once(" (")?;
+    let (_name, fields) = rest.rsplit_once(") ")?;
+    let mut fields = fields.split_whitespace();
+    let parent = fields.nth(1)?.parse().ok()?;
+    let times: Vec<u64> = fields.skip(9).take(4).filter_map(|field| field.parse().ok()).collect();
+    Some(Stat { pid: pid.parse().ok()?, parent, ticks: times.iter().sum() })
 }
 
 /// A field of /proc/PID/status that is in kB, in bytes.
@@ -122,7 +218,7 @@ fn parse_memory(status: &str, field: &str) -> Result<u64> {
     Ok(kib * 1024)
 }
 
-fn is_root() -> Result<bool> {
+pub(crate) fn is_root() -> Result<bool> {
     let user = Command::new("id").arg("-u").output()?;
     ensure!(user.status.success(), "id -u: {}", user.status);
     Ok(user.stdout.trim_ascii() == b"0")
@@ -145,6 +241,13 @@ mod tests {
     fn proc_texts_are_read() {
         assert_eq!(parse_schedstat("1234567 89 10\n").unwrap(), 1234.567);
         assert!(parse_schedstat("").is_err());
+        let threads = [("new", 8.0), ("old", 5.0)].map(|(name, micros)| (name.to_owned(), micros));
+        let spent = spent(&[("old".to_owned(), 4.9)], threads.into(), 4.0);
+        assert_eq!(busy(&spent), "new 2.0");
+        // proc_pid_stat(5): the parent is field 4, the times are 14 to 17.
+        let stat = "7 (a) b) S 3 7 7 0 -1 4194304 1 2 3 4 100 20 3 4 20 0 1 0 99";
+        assert_eq!(parse_stat(stat), Some(Stat { pid: 7, parent: 3, ticks: 127 }));
+        assert_eq!(parse_stat("cpu  1 2 3"), None);
         let status = "Name:\tingress\nVmRSS:\t    9124 kB\nRssAnon:\t    4000 kB\n";
         assert_eq!(parse_memory(status, "VmRSS").unwrap(), 9124 * 1024);
         assert!(parse_memory(status, "VmSwap").is_err());

@@ -103,17 +103,8 @@ fn measure(options: &Options, pid: u32, address: SocketAddr) -> Result<Sample> {
         .context("cannot start smtp-source: apt-get install --no-install-recommends postfix")?;
     let seconds = Now::read().monotonic.duration_since(start).as_secs_f64();
     ensure!(status.success(), "smtp-source: {status}");
-    let spent_before = |name: &str| {
-        before.iter().find(|(known, _)| known == name).map_or(0.0, |(_, micros)| *micros)
-    };
     let messages = options.messages as f64;
-    let threads: Vec<(String, f64)> = server::cpu_by_thread(pid)?
-        .into_iter()
-        .map(|(name, micros)| {
-            let spent = (micros - spent_before(&name)) / messages;
-            (name, spent)
-        })
-        .collect();
+    let threads = server::spent(&before, server::cpu_by_thread(pid)?, messages);
     Ok(Sample {
         cpu_us_per_message: threads.iter().map(|(_, micros)| micros).sum(),
         messages_per_second: messages / seconds,
@@ -142,9 +133,8 @@ fn print(report: &Report) {
         println!("{name:10} CPU {cpu:.1} us/message   {rate:.0} messages/s");
     }
     if let Some(sample) = report.ingress.last() {
-        let busy = sample.threads.iter().filter(|(_, micros)| *micros >= 0.05);
-        let threads: Vec<_> = busy.map(|(name, micros)| format!("{name} {micros:.1}")).collect();
-        println!("ingress threads in the last round, us/message: {}", threads.join(", "));
+        let threads = server::busy(&sample.threads);
+        println!("ingress threads in the last round, us/message: {threads}");
     }
     println!("CPU of ingress / CPU of smtp-sink: {:.2}", report.cpu_ratio);
 }

@@ -2,13 +2,13 @@ use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::process::Process;
 use crate::programs::{bounded, succeed};
 
-/// Takes local mail only, and relays all of it. Nothing is looked up in DNS, nothing is kept: what cannot be sent is
+/// Relays all mail. Nothing is looked up in DNS, nothing is kept: what cannot be sent is
 /// returned at once, which its log tells.
 const MAIN: &str = "
 compatibility_level = 3.6
@@ -21,10 +21,9 @@ alias_database =
 smtp_host_lookup = native
 smtp_dns_support_level = disabled
 bounce_queue_lifetime = 0
-maillog_file = /dev/stdout
 ";
 
-/// The services on the way from `sendmail` to another server; none listens on the network.
+/// The services on the way from `sendmail` or smtpd to another server; none listens on the network.
 const MASTER: &str = "
 postlog unix-dgram n - n - 1 postlogd
 pickup unix n - n 60 1 pickup
@@ -57,25 +56,11 @@ impl Postfix {
         let folder = tempfile::Builder::new().prefix("postfix-").tempdir().unwrap();
         // The user postfix passes through it.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let [etc, queue, data] = ["etc", "queue", "data"].map(|name| folder.path().join(name));
-        for made in [&etc, &queue, &data] {
-            fs::create_dir(made).unwrap();
-        }
-        let own = format!(
-            "queue_directory = {}\ndata_directory = {}\nrelayhost = [{}]:{}\n{}\n",
-            queue.display(),
-            data.display(),
-            relay.ip(),
-            relay.port(),
-            settings.join("\n")
-        );
-        fs::write(etc.join("main.cf"), format!("{MAIN}{own}")).unwrap();
-        fs::write(etc.join("master.cf"), MASTER).unwrap();
-        succeed(bounded("chown").arg("postfix").arg(&data));
-        // Makes what belongs into the queue folder.
-        succeed(bounded("postfix").arg("-c").arg(&etc).arg("check"));
-        let mut master =
-            Process::start(bounded(programs_folder().join("master")).args(["-d", "-c"]).arg(&etc));
+        let relay = format!("relayhost = [{}]:{}", relay.ip(), relay.port());
+        let own = [&["maillog_file = /dev/stdout", &relay], settings].concat();
+        let etc = furnish(folder.path(), &own, "");
+        let program = master(&etc);
+        let mut master = Process::start(bounded(program.get_program()).args(program.get_args()));
         master.wait_for_line("daemon started");
         Self { master, folder }
     }
@@ -98,6 +83,34 @@ impl Postfix {
     pub fn wait_for_log(&mut self, text: &str) -> String {
         self.master.wait_for_line(text)
     }
+}
+
+/// Makes the folders of a Postfix below `folder`, which the user postfix has to be able to pass through, and returns the one
+/// with its configuration. `settings` are further lines of its main.cf, `services` of its master.cf.
+pub fn furnish(folder: &Path, settings: &[&str], services: &str) -> PathBuf {
+    let [etc, queue, data] = ["etc", "queue", "data"].map(|name| folder.join(name));
+    for made in [&etc, &queue, &data] {
+        fs::create_dir(made).unwrap();
+    }
+    let own = format!(
+        "queue_directory = {}\ndata_directory = {}\n{}\n",
+        queue.display(),
+        data.display(),
+        settings.join("\n")
+    );
+    fs::write(etc.join("main.cf"), format!("{MAIN}{own}")).unwrap();
+    fs::write(etc.join("master.cf"), format!("{MASTER}{services}")).unwrap();
+    succeed(bounded("chown").arg("postfix").arg(&data));
+    // Makes what belongs into the queue folder.
+    succeed(bounded("postfix").arg("-c").arg(&etc).arg("check"));
+    etc
+}
+
+/// The program that runs what [`furnish`] has made, in the foreground.
+pub fn master(etc: &Path) -> Command {
+    let mut command = Command::new(programs_folder().join("master"));
+    command.args(["-d", "-c"]).arg(etc);
+    command
 }
 
 /// Where the programs are that its master starts.
