@@ -4,6 +4,7 @@
 //! octets go from `recv` to `writev` without a copy.
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -11,8 +12,12 @@ use smallvec::SmallVec;
 /// three, so a started record can always be finished in the same buffer.
 pub const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Buffers the pool keeps when nobody needs them; the rest goes back to the allocator.
-const IDLE_BUFFERS_MAX: usize = 64;
+/// Buffers the pool keeps whatever the load; 4 MiB.
+const KEPT_BUFFERS: usize = 64;
+
+/// So often the pool gives back to the allocator what was not needed since the last time. A buffer that is new to the process is
+/// zeroed page by page, which costs more than the message that it takes.
+const TRIM_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Memory for one or more receives.
 pub struct Buffer(Box<[u8]>);
@@ -71,11 +76,15 @@ pub struct BufferPool {
     idle: Vec<Buffer>,
     lent: usize,
     buffers_max: usize,
+    /// The most that were lent at a time since the last trim.
+    lent_at_most: usize,
+    trim_at: Instant,
 }
 
 impl BufferPool {
-    pub fn new(buffers_max: usize) -> Self {
-        Self { idle: Vec::new(), lent: 0, buffers_max }
+    pub fn new(buffers_max: usize, now: Instant) -> Self {
+        let trim_at = now + TRIM_INTERVAL;
+        Self { idle: Vec::new(), lent: 0, buffers_max, lent_at_most: 0, trim_at }
     }
 
     /// Lends a buffer, the one given back last first: its pages are warm.
@@ -84,15 +93,31 @@ impl BufferPool {
             return None;
         }
         self.lent += 1;
+        self.lent_at_most = self.lent_at_most.max(self.lent);
         Some(self.idle.pop().unwrap_or_else(Buffer::standalone))
     }
 
     pub fn give_back(&mut self, buffer: Buffer) {
         debug_assert!(self.lent > 0, "a buffer came back that was never lent");
         self.lent -= 1;
-        if self.idle.len() < IDLE_BUFFERS_MAX {
-            self.idle.push(buffer);
+        self.idle.push(buffer);
+    }
+
+    /// Frees what was not needed since the last time, once the time for it has come.
+    pub fn trim(&mut self, now: Instant) {
+        if now < self.trim_at {
+            return;
         }
+        let needed = self.lent_at_most.max(KEPT_BUFFERS);
+        self.idle.truncate(needed.saturating_sub(self.lent));
+        self.idle.shrink_to(KEPT_BUFFERS);
+        self.lent_at_most = self.lent;
+        self.trim_at = now + TRIM_INTERVAL;
+    }
+
+    /// When there may be something to free: whoever waits for nothing else is to come back then.
+    pub fn wants_trim_at(&self) -> Option<Instant> {
+        (self.idle.len() + self.lent > KEPT_BUFFERS).then_some(self.trim_at)
     }
 
     pub fn lent(&self) -> usize {
@@ -111,13 +136,31 @@ mod tests {
 
     #[test]
     fn the_pool_lends_no_more_than_its_bound() {
-        let mut pool = BufferPool::new(2);
+        let mut pool = BufferPool::new(2, Instant::now());
         let first = pool.checkout().unwrap();
         let _second = pool.checkout().unwrap();
         assert!(pool.checkout().is_none());
         pool.give_back(first);
         assert!(pool.checkout().is_some());
         assert_eq!(pool.lent(), 2);
+    }
+
+    #[test]
+    fn what_a_burst_needed_is_kept_for_a_while_and_then_freed() {
+        let start = Instant::now();
+        let mut pool = BufferPool::new(1_000, start);
+        let burst: Vec<Buffer> = (0..500).map(|_| pool.checkout().unwrap()).collect();
+        burst.into_iter().for_each(|buffer| pool.give_back(buffer));
+        pool.trim(start + TRIM_INTERVAL / 2);
+        assert_eq!(pool.idle.len(), 500, "not yet");
+        let first = pool.wants_trim_at().unwrap();
+        pool.trim(first);
+        assert_eq!(pool.idle.len(), 500, "needed since the last time");
+        let second = pool.wants_trim_at().unwrap();
+        assert_eq!(second, first + TRIM_INTERVAL);
+        pool.trim(second);
+        assert_eq!(pool.idle.len(), KEPT_BUFFERS, "not needed since");
+        assert_eq!(pool.wants_trim_at(), None);
     }
 
     #[test]

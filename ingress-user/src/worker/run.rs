@@ -187,7 +187,7 @@ impl Worker {
             starved: VecDeque::new(),
             shared: Shared {
                 index: parts.index,
-                pool: BufferPool::new(parts.buffers_max),
+                pool: BufferPool::new(parts.buffers_max, now),
                 scratch: Scratch::default(),
                 services,
                 admission: parts.admission,
@@ -230,6 +230,7 @@ impl Worker {
             for (key, tick) in due.drain(..) {
                 self.fire(key, tick, now);
             }
+            self.shared.pool.trim(now.monotonic);
             self.metrics().buffers_lent.set(self.shared.pool.lent() as u64);
         }
         Ok(())
@@ -238,7 +239,12 @@ impl Worker {
     /// How long the poll may block: not at all while anything is left to do.
     fn wait(&self, now: Now) -> Option<Duration> {
         let busy = !self.again.is_empty() || self.listeners.iter().any(|l| l.acceptable);
-        if busy { Some(Duration::ZERO) } else { self.timers.wait(now.monotonic) }
+        if busy {
+            return Some(Duration::ZERO);
+        }
+        let trim = self.shared.pool.wants_trim_at();
+        let trim = trim.map(|at| at.saturating_duration_since(now.monotonic));
+        [self.timers.wait(now.monotonic), trim].into_iter().flatten().min()
     }
 
     fn open_mailbox(&mut self, now: Now) {
