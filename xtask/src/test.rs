@@ -31,12 +31,14 @@ const PYTHON_VENV: Tool = ("python3 -mensurepip --version", "python3-venv");
 const UNSHARE: Tool = ("unshare --mount true", "util-linux");
 
 /// Programs that suites drive the daemon with, and what those are installed with.
-const TOOLS: [Tool; 13] = [
+const TOOLS: [Tool; 15] = [
     SMTP_SOURCE,
     ("postfix", "postfix"),
     ("swaks", "swaks"),
     SWAKS_TLS,
     ("openssl", "openssl"),
+    ("gnutls-cli", "gnutls-bin"),
+    ("posttls-finger", "postfix"),
     ("python3", "python3"),
     PYTHON_VENV,
     ("node", "nodejs"),
@@ -66,7 +68,7 @@ struct Needs {
     clients: &'static [Client],
 }
 
-const NEEDS: [Needs; 11] = [
+const NEEDS: [Needs; 14] = [
     Needs {
         suite: "aiosmtpd",
         privilege: Privilege::User,
@@ -115,6 +117,24 @@ const NEEDS: [Needs; 11] = [
         suite: "tls_failures",
         privilege: Privilege::User,
         programs: &["openssl"],
+        clients: &[],
+    },
+    Needs {
+        suite: "tls_injection",
+        privilege: Privilege::User,
+        programs: &["openssl", "python3"],
+        clients: &[],
+    },
+    Needs {
+        suite: "tls_interop",
+        privilege: Privilege::User,
+        programs: &["openssl", "gnutls-cli", "posttls-finger", "swaks", SWAKS_TLS.0, "python3"],
+        clients: &[],
+    },
+    Needs {
+        suite: "tls_stages",
+        privilege: Privilege::User,
+        programs: &["openssl", "python3"],
         clients: &[],
     },
     Needs {
