@@ -68,7 +68,7 @@ struct Needs {
     clients: &'static [Client],
 }
 
-const NEEDS: [Needs; 14] = [
+const NEEDS: [Needs; 16] = [
     Needs {
         suite: "aiosmtpd",
         privilege: Privilege::User,
@@ -120,6 +120,12 @@ const NEEDS: [Needs; 14] = [
         clients: &[],
     },
     Needs {
+        suite: "tls_fallback",
+        privilege: Privilege::User,
+        programs: &["openssl", "gnutls-cli", "posttls-finger", "swaks", SWAKS_TLS.0],
+        clients: &[],
+    },
+    Needs {
         suite: "tls_injection",
         privilege: Privilege::User,
         programs: &["openssl", "python3"],
@@ -130,6 +136,12 @@ const NEEDS: [Needs; 14] = [
         privilege: Privilege::User,
         programs: &["openssl", "gnutls-cli", "posttls-finger", "swaks", SWAKS_TLS.0, "python3"],
         clients: &[],
+    },
+    Needs {
+        suite: "tls_relays",
+        privilege: Privilege::Root,
+        programs: &["openssl", "postfix", UNSHARE.0],
+        clients: &[Client::Exim],
     },
     Needs {
         suite: "tls_stages",
