@@ -31,7 +31,7 @@ const PYTHON_VENV: Tool = ("python3 -mensurepip --version", "python3-venv");
 const UNSHARE: Tool = ("unshare --mount true", "util-linux");
 
 /// Programs that suites drive the daemon with, and what those are installed with.
-const TOOLS: [Tool; 15] = [
+const TOOLS: [Tool; 16] = [
     SMTP_SOURCE,
     ("postfix", "postfix"),
     ("swaks", "swaks"),
@@ -39,6 +39,7 @@ const TOOLS: [Tool; 15] = [
     ("openssl", "openssl"),
     ("gnutls-cli", "gnutls-bin"),
     ("posttls-finger", "postfix"),
+    ("testssl", "testssl.sh"),
     ("python3", "python3"),
     PYTHON_VENV,
     ("node", "nodejs"),
@@ -68,7 +69,7 @@ struct Needs {
     clients: &'static [Client],
 }
 
-const NEEDS: [Needs; 16] = [
+const NEEDS: [Needs; 17] = [
     Needs {
         suite: "aiosmtpd",
         privilege: Privilege::User,
@@ -113,6 +114,12 @@ const NEEDS: [Needs; 16] = [
     },
     Needs { suite: "sessions", privilege: Privilege::User, programs: &["python3"], clients: &[] },
     Needs { suite: "tls", privilege: Privilege::User, programs: &["openssl"], clients: &[] },
+    Needs {
+        suite: "tls_audit",
+        privilege: Privilege::User,
+        programs: &["openssl", "testssl"],
+        clients: &[],
+    },
     Needs {
         suite: "tls_failures",
         privilege: Privilege::User,
