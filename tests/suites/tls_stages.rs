@@ -11,6 +11,7 @@ use ingress_tests::daemon::{Daemon, Site};
 use ingress_tests::handshakes::{REPORT_TIMEOUT, explained, failure, report};
 use ingress_tests::programs::{client_hello, python, script};
 use ingress_tests::sockets::wait_until_read;
+use ingress_tests::wait::wait_for;
 use rustix::net::sockopt::set_socket_linger;
 
 /// Where a client stops.
@@ -68,6 +69,12 @@ fn a_close_right_after_the_hello() {
 }
 
 #[test]
+#[ignore = "the daemon forgets a handshake whose answer it cannot send"]
+fn a_reset_right_after_the_hello() {
+    ends(Stage::AfterHello, End::Reset, "FlightSent ClosedByClient closed_after_flight");
+}
+
+#[test]
 fn a_close_after_our_flight() {
     ends(Stage::AfterFlight, End::Close, "FlightSent ClosedByClient closed_after_flight");
 }
@@ -122,10 +129,20 @@ fn garbage_instead_of_a_hello_brings_the_next_try_in_clear() {
     client.read_to_close();
     let failure = failure(&site);
     assert_eq!(failure["verdict"], "not_tls", "{failure:#}");
-    ingress_tests::wait::wait_for("clear retry", REPORT_TIMEOUT, || !daemon.offers_starttls());
+    wait_for("clear retry", REPORT_TIMEOUT, || !daemon.offers_starttls());
     let withheld = report(&site)["withheld"].clone();
     assert_eq!(withheld, serde_json::json!(["127.0.0.1/32"]));
     arrives(&site, daemon, "stage=HelloReceived ending=WeRefused verdict=\"not_tls\"");
+}
+
+#[test]
+#[ignore = "the handshake that broke off counts as the one that came afterwards"]
+fn a_client_that_broke_off_after_the_handshake_has_not_come_over_tls_since() {
+    let site = site();
+    let daemon = site.start().unwrap();
+    finish(&daemon, "close");
+    let failure = failure(&site);
+    assert_eq!(failure["afterwards"], "not yet", "{failure:#}");
 }
 
 /// Waits for no client long.
@@ -179,14 +196,18 @@ fn reach(stage: Stage, daemon: &Daemon) -> Client {
 fn ends_when_finished(end: &str, expected: &str) {
     let site = site();
     let daemon = site.start().unwrap();
+    finish(&daemon, end);
+    is_told(&site, daemon, expected);
+}
+
+fn finish(daemon: &Daemon, end: &str) {
     let mut command: Command = python();
     command.arg(script("ssl/upgrade.py")).arg(end);
-    command.stdin(OwnedFd::from(after_starttls(&daemon).into_stream()));
+    command.stdin(OwnedFd::from(after_starttls(daemon).into_stream()));
     let mut child = command.spawn().unwrap();
-    // It has our end of the connection, which a reset must be the last to close.
+    // It has our end of the connection, which the client must be the last to close.
     drop(command);
     assert!(child.wait().unwrap().success());
-    is_told(&site, daemon, expected);
 }
 
 fn is_told(site: &Site, daemon: Daemon, expected: &str) {
