@@ -39,6 +39,12 @@ impl Client {
         self.stream.get_ref()
     }
 
+    /// The connection, for a program that goes on with it. All that the daemon said so far must have been read.
+    pub fn into_stream(self) -> TcpStream {
+        assert!(self.stream.buffer().is_empty(), "{}", self.stream.buffer().escape_ascii());
+        self.stream.into_inner()
+    }
+
     /// Sends octets as they are.
     pub fn send(&mut self, octets: impl AsRef<[u8]>) {
         self.try_send(octets).expect("the daemon takes what is sent");

@@ -1,33 +1,41 @@
 //! Harness for the suites.
 //!
+//! - [`certificates`]: made for a test
 //! - [`client`]: an SMTP client that can also misbehave
 //! - [`corpus`]: dialogues in files
 //! - [`daemon`]: a daemon of its own for each test, on ports the kernel chose
 //! - [`dialogue`]: plays them against the SMTP core with a clock of their own
 //! - [`exim`], [`postfix`]: other servers, which relay to the daemon
+//! - [`handshakes`]: what the daemon has to say of them
 //! - [`maildir`]: what was delivered
 //! - [`netns`]: two hosts and a cable, for what crosses a network
 //! - [`programs`]: other people's clients
 //! - [`process`]: what runs beside the daemon as long as a test does
+//! - [`sockets`]: what the kernel knows of a connection
 //! - [`spool`]: a backlog made without a daemon
 //! - [`texts`]: what clients send, and whether it arrived
+//! - [`tunnel`]: a program that carries a session under TLS
 //! - [`wait`]: for what raises no event
 //!
 //! Nothing here sleeps: waiting is for an event, with a deadline.
 
+pub mod certificates;
 pub mod client;
 pub mod corpus;
 pub mod daemon;
 pub mod dialogue;
 pub mod exim;
+pub mod handshakes;
 pub mod maildir;
 pub mod netns;
 mod player;
 pub mod postfix;
 pub mod process;
 pub mod programs;
+pub mod sockets;
 pub mod spool;
 pub mod texts;
+pub mod tunnel;
 pub mod wait;
 
 use std::env;

@@ -79,6 +79,11 @@ impl Postfix {
         assert!(status.success(), "{command:?}: {status}");
     }
 
+    /// Tries at once what it has put off.
+    pub fn retry(&self) {
+        succeed(bounded("postqueue").arg("-c").arg(self.folder.path().join("etc")).arg("-f"));
+    }
+
     /// The next line of its log with `text` in it: `status=sent`, `status=bounced`, `TLS connection established`.
     pub fn wait_for_log(&mut self, text: &str) -> String {
         self.master.wait_for_line(text)

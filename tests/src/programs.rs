@@ -36,6 +36,20 @@ pub fn curl() -> Command {
     command
 }
 
+pub fn gnutls_cli() -> Command {
+    program("gnutls-cli", "gnutls-bin", &["--version"])
+}
+
+/// Postfix's program that looks at a server's TLS.
+pub fn posttls_finger() -> Command {
+    program("posttls-finger", "postfix", &[])
+}
+
+/// testssl.sh, under the name that Debian gives it.
+pub fn testssl() -> Command {
+    program("testssl", "testssl.sh", &["--version"])
+}
+
 pub fn python() -> Command {
     program("python3", "python3", &["--version"])
 }
@@ -78,7 +92,12 @@ pub fn bounded(program: impl AsRef<OsStr>) -> Command {
 
 /// Runs to the end and returns what it wrote. Panics, showing that, unless it exits 0.
 pub fn succeed(command: &mut Command) -> Output {
-    let output = command.stdin(Stdio::null()).output().expect("the program was found before");
+    succeed_with(command, Stdio::null())
+}
+
+/// As [`succeed`], with this standard input.
+pub fn succeed_with(command: &mut Command, input: impl Into<Stdio>) -> Output {
+    let output = command.stdin(input).output().expect("the program was found before");
     assert!(
         output.status.success(),
         "{command:?}: {}\n{}{}",

@@ -1,14 +1,14 @@
 //! Real clients against the real binary: every message comes back octet by octet, below the lines that we add.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::io::Write;
 use std::thread;
 
 use ingress_tests::client::{Client, stuffed};
 use ingress_tests::daemon::Site;
 use ingress_tests::programs::{openssl, python, script, smtp_source, succeed, swaks};
 use ingress_tests::texts::{assert_delivered, stop, texts, write_files};
+use ingress_tests::tunnel::Tunnel;
 
 #[test]
 fn two_thousand_messages_from_twenty_senders_at_once() {
@@ -242,68 +242,13 @@ fn openssl_with(version: &str) {
     let site = Site::new("").unwrap();
     let daemon = site.start().unwrap();
     let texts = texts();
-    let mut client = SClient::start(&daemon.smtp("starttls").to_string(), version);
-    client.command("EHLO client.test", "250");
+    let mut command = openssl();
+    command.args(["s_client", "-starttls", "smtp", "-quiet", version]);
+    command.args(["-connect", &daemon.smtp("starttls").to_string()]);
+    let mut client = Tunnel::hello(command, "starttls");
     for text in &texts {
-        client.command("MAIL FROM:<sender@example.org>", "250 2.1.0");
-        client.command("RCPT TO:<user@example.net>", "250 2.1.5");
-        client.command("DATA", "354");
-        client.send(&stuffed(text));
-        client.expect("250 2.0.0");
+        client.message(text);
     }
     client.quit();
     assert_delivered(&site, daemon, &texts, "ESMTPS");
-}
-
-/// `openssl s_client` as the pipe that it is.
-struct SClient {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl SClient {
-    fn start(address: &str, version: &str) -> Self {
-        let mut command = openssl();
-        command.args(["s_client", "-starttls", "smtp", "-crlf", "-quiet", version]);
-        command.args(["-connect", address]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("openssl starts");
-        let stdin = child.stdin.take().expect("stdin is piped");
-        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        Self { child, stdin, stdout }
-    }
-
-    fn command(&mut self, line: &str, reply: &str) {
-        self.send(format!("{line}\r\n").as_bytes());
-        self.expect(reply);
-    }
-
-    /// `-crlf` makes CRLF of each LF, so it is given LF only.
-    fn send(&mut self, octets: &[u8]) {
-        let lines: Vec<u8> = octets.iter().copied().filter(|&octet| octet != b'\r').collect();
-        self.stdin.write_all(&lines).expect("openssl reads");
-        self.stdin.flush().expect("openssl reads");
-    }
-
-    fn expect(&mut self, prefix: &str) {
-        loop {
-            let mut line = String::new();
-            self.stdout.read_line(&mut line).expect("replies are ASCII");
-            assert!(line.starts_with(prefix), "expected {prefix:?}, got {line:?}");
-            if line.as_bytes()[3] != b'-' {
-                return;
-            }
-        }
-    }
-
-    fn quit(mut self) {
-        self.command("QUIT", "221");
-        let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).expect("replies are ASCII");
-        assert_eq!(rest, "");
-        drop(self.stdin);
-        let status = self.child.wait().expect("it is our child");
-        assert!(status.success(), "{status}");
-    }
 }

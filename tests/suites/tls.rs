@@ -1,13 +1,15 @@
 //! Certificates as OpenSSL sees them: which one it is given, and when a new one takes its place.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use ingress_tests::certificates::{Key, make};
 use ingress_tests::daemon::{Daemon, Site};
 use ingress_tests::programs::{openssl, succeed};
+use ingress_tests::tunnel::Tunnel;
 use ingress_tests::wait::wait_for;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -74,13 +76,13 @@ fn tls_1_2_is_served_by_name_and_key_too() {
 fn a_reload_serves_renewed_files_and_keeps_sessions_and_tickets() {
     let site = with_certificate();
     let daemon = site.start().unwrap();
-    let mut session = Session::start(&daemon);
-    session.command("NOOP", "250");
+    let mut session = Tunnel::hello(s_client(&daemon, "starttls"), "starttls");
+    session.command("noop", "250");
     let ticket = site.folder().join("ticket");
     let asked = keep_ticket(&daemon, &ticket, &["-tls1_3"]);
     assert!(asked.contains("New, TLSv1.3"), "{asked}");
 
-    make_certificate(&site.folder().join("mx"), "new-ecdsa", "DNS:mx.test");
+    make(&site.folder().join("mx"), Key::Ecdsa, "new-ecdsa", "DNS:mx.test");
     let output = reload(&site);
     assert!(output.status.success(), "{output:?}");
     let served = format!("{}: mx.test, until ", site.folder().join("mx.pem").display());
@@ -89,8 +91,8 @@ fn a_reload_serves_renewed_files_and_keeps_sessions_and_tickets() {
     assert_eq!(subject(&daemon, "starttls", &[]), "new-ecdsa");
     assert_eq!(subject(&daemon, "implicit", &[]), "new-ecdsa");
 
-    session.command("NOOP", "250");
-    session.command("QUIT", "221");
+    session.command("noop", "250");
+    session.quit();
     let again = succeed(s_client(&daemon, "implicit").arg("-sess_in").arg(&ticket));
     let again = String::from_utf8_lossy(&again.stdout).into_owned();
     assert!(again.contains("Reused, TLSv1.3"), "{again}");
@@ -166,7 +168,7 @@ fn sighup_reloads_and_does_not_end_the_daemon() {
     let site = with_certificate();
     let daemon = site.start().unwrap();
     assert_eq!(subject(&daemon, "implicit", &[]), "old-ecdsa");
-    make_certificate(&site.folder().join("mx"), "new-ecdsa", "DNS:mx.test");
+    make(&site.folder().join("mx"), Key::Ecdsa, "new-ecdsa", "DNS:mx.test");
     kill_process(Pid::from_raw(daemon.pid().cast_signed()).unwrap(), Signal::HUP).unwrap();
     wait_for("new certificate", RELOAD_TIMEOUT, || {
         subject(&daemon, "implicit", &[]) == "new-ecdsa"
@@ -212,39 +214,6 @@ fn with_input(command: &mut Command, lines: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// An SMTP session after STARTTLS. Its replies have one line each.
-struct Session {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Session {
-    fn start(daemon: &Daemon) -> Self {
-        let mut command = s_client(daemon, "starttls");
-        command.args(["-quiet", "-crlf"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("openssl starts");
-        let stdin = child.stdin.take().expect("stdin is piped");
-        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        Self { child, stdin, stdout }
-    }
-
-    fn command(&mut self, line: &str, reply: &str) {
-        writeln!(self.stdin, "{line}").expect("openssl reads");
-        let mut answer = String::new();
-        self.stdout.read_line(&mut answer).expect("replies are ASCII");
-        assert!(answer.starts_with(reply), "{line}: {answer:?}");
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _reaped = self.child.wait();
-    }
-}
-
 /// Says QUIT where TLS comes first, and keeps the session in the file. A TLS 1.3 ticket comes after the handshake, so s_client is
 /// to wait for the server's close.
 fn keep_ticket(daemon: &Daemon, file: &Path, arguments: &[&str]) -> String {
@@ -261,7 +230,7 @@ fn with_certificate() -> Site {
 fn with_certificate_and(extra: &str) -> Site {
     let tls = "[tls]\ncertificates = [ { chain = \"mx.pem\", key = \"mx.key\" } ]\n";
     let site = Site::new(&format!("{tls}{extra}")).unwrap();
-    make_certificate(&site.folder().join("mx"), "old-ecdsa", "DNS:mx.test");
+    make(&site.folder().join("mx"), Key::Ecdsa, "old-ecdsa", "DNS:mx.test");
     site
 }
 
@@ -280,21 +249,8 @@ fn with_four_certificates() -> Site {
             true => "DNS:one.test",
             false => "DNS:two.test,DNS:*.two.test",
         };
-        make_certificate(&site.folder().join(name), name, names);
+        let key = if name.ends_with("rsa") { Key::Rsa } else { Key::Ecdsa };
+        make(&site.folder().join(name), key, name, names);
     }
     site
-}
-
-/// Makes PATH.pem and PATH.key, RSA where the common name ends so.
-fn make_certificate(path: &Path, common_name: &str, names: &str) {
-    let mut command = openssl();
-    command.args(["req", "-x509", "-nodes", "-days", "2", "-newkey"]);
-    match common_name.ends_with("rsa") {
-        true => command.arg("rsa:2048"),
-        false => command.args(["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]),
-    };
-    command.args(["-subj", &format!("/CN={common_name}")]);
-    command.args(["-addext", &format!("subjectAltName={names}")]);
-    command.arg("-keyout").arg(path.with_extension("key"));
-    succeed(command.arg("-out").arg(path.with_extension("pem")));
 }

@@ -291,7 +291,8 @@ impl Connection {
                 return self.begin_close(turn);
             }
             if self.flush().is_err() {
-                return Outcome::Closed;
+                // A client that has reset the connection.
+                return self.client_closed(turn);
             }
             match processed {
                 Processed::Submit { envelope, encoding } => {

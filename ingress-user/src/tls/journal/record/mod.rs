@@ -168,7 +168,7 @@ impl Journal {
         tracing::info!(
             %client, helo = helo.as_deref().unwrap_or_default(),
             server_name = server_name.as_deref(), ?stage, ?ending,
-            alert_sent = alert_sent.as_deref(), verdict = &*failure.verdict, then, suppressed,
+            verdict = &*failure.verdict, alert_sent = alert_sent.as_deref(), then, suppressed,
             "TLS handshake failed: {}", failure.explanation
         );
     }
