@@ -8,6 +8,7 @@ mod sink;
 mod spool;
 mod statistics;
 mod tls;
+mod xdp;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,8 @@ enum Measurement {
     Spool(spool::Options),
     /// TLS handshakes and large messages, against Postfix's smtpd and `openssl s_server`
     Tls(tls::Options),
+    /// What a packet costs in the XDP program; needs root
+    Xdp(xdp::Options),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Measurement::Memory(options) => memory::run(&options),
         Measurement::Spool(options) => spool::run(&options),
         Measurement::Tls(options) => tls::run(&options),
+        Measurement::Xdp(options) => xdp::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -47,15 +47,16 @@ pub trait Tables {
     /// When this CPU's budget of new connections is whole again.
     fn whole_at(&mut self) -> u64;
     fn set_whole_at(&mut self, at: u64);
+    /// A hash of addresses and ports.
+    fn connection(&self, segment: &Segment) -> u64;
     /// When this connection's first SYN was dropped; 0 where that is not known.
     fn first_seen(&mut self, connection: u64) -> u64;
     fn set_first_seen(&mut self, connection: u64, at: u64);
 }
 
-/// The verdict on a segment for one of our ports: [`Verdict::Passed`] where nothing speaks against it. `connection` is a hash of
-/// its addresses and ports.
+/// The verdict on a segment for one of our ports: [`Verdict::Passed`] where nothing speaks against it.
 #[inline(always)]
-pub fn judge<T: Tables>(segment: &Segment, connection: u64, tables: &mut T) -> Verdict {
+pub fn judge<T: Tables>(segment: &Segment, tables: &mut T) -> Verdict {
     if !are_sane(segment.flags) {
         return Verdict::BadFlags;
     }
@@ -75,14 +76,14 @@ pub fn judge<T: Tables>(segment: &Segment, connection: u64, tables: &mut T) -> V
     if segment.payload_bytes > policy.syn_payload_bytes_max {
         return Verdict::SynPayload;
     }
-    judge_new_connection(source, connection, policy, tables)
+    judge_new_connection(segment, source, policy, tables)
 }
 
 /// Charges the source and the CPU.
 #[inline(always)]
 fn judge_new_connection<T: Tables>(
+    segment: &Segment,
     source: u64,
-    connection: u64,
     policy: Policy,
     tables: &mut T,
 ) -> Verdict {
@@ -97,14 +98,17 @@ fn judge_new_connection<T: Tables>(
         match cpu {
             Some(whole_at) => tables.set_whole_at(whole_at),
             // Nobody waits for the answer to a SYN from a made-up address.
-            None => match since(tables.first_seen(connection), now) {
-                PROOF_AFTER..=PROOF_WITHIN => known.is_proven = true,
-                0..PROOF_AFTER => return Verdict::UnderPressure,
-                _ => {
-                    tables.set_first_seen(connection, now);
-                    return Verdict::UnderPressure;
+            None => {
+                let connection = tables.connection(segment);
+                match since(tables.first_seen(connection), now) {
+                    PROOF_AFTER..=PROOF_WITHIN => known.is_proven = true,
+                    0..PROOF_AFTER => return Verdict::UnderPressure,
+                    _ => {
+                        tables.set_first_seen(connection, now);
+                        return Verdict::UnderPressure;
+                    }
                 }
-            },
+            }
         }
     }
     tables.set_source(source, known);

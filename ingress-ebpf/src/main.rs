@@ -18,7 +18,7 @@ use aya_ebpf::programs::{SkReuseportContext, XdpContext};
 use ingress_ebpf::abi::{
     self, BANS_MAX, BUCKETS, Ban, COUNTER_SLOTS, Counts, DROPPED_SLOTS, Enforcement,
     FIRST_SEEN_SLOTS, INTERFACES_MAX, Listing, Listings, PORTS_MAX, PREFIXES_MAX, SAMPLES_BYTES,
-    SOURCES_MAX, Sample, SourceState, Verdict, first_seen, sample,
+    SOURCES_MAX, Sample, SourceState, Verdict, blocks, first_seen,
 };
 use ingress_ebpf::decode::{Addresses, Miss, Reader, Segment, decode};
 use ingress_ebpf::filter::{self, Policy, Source, Tables};
@@ -38,6 +38,10 @@ static BANS: PerCpuHashMap<u64, Ban> = PerCpuHashMap::with_max_entries(BANS_MAX,
 static LISTED_V4: LpmTrie<[u8; 4], Listings> = LpmTrie::with_max_entries(PREFIXES_MAX, 0);
 #[map]
 static LISTED_V6: LpmTrie<[u8; 16], Listings> = LpmTrie::with_max_entries(PREFIXES_MAX, 0);
+#[map]
+static BLOCKS_V4: Array<u64> = Array::with_max_entries(blocks::WORDS, 0);
+#[map]
+static BLOCKS_V6: Array<u64> = Array::with_max_entries(blocks::WORDS, 0);
 #[map]
 static GENERATION: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
@@ -91,7 +95,7 @@ const DROP: u32 = Enforcement::Drop as u32;
 fn prefilter(ctx: XdpContext) -> u32 {
     let packet = Packet { start: ctx.data(), end: ctx.data_end() };
     let (verdict, action) = match decode(&packet) {
-        Ok(segment) if !abi::is_ours(setting(&PORTS), segment.destination_port) => {
+        Ok(segment) if !abi::is_ours(settings(&PORTS), segment.destination_port) => {
             (Verdict::NotOurs, xdp_action::XDP_PASS)
         }
         Ok(segment) => judge(&ctx, &segment),
@@ -104,23 +108,29 @@ fn prefilter(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn judge(ctx: &XdpContext, segment: &Segment) -> (Verdict, u32) {
-    let connection = hash::connection(segment, setting(&HASH_SEED));
     let enforcement = setting(&ENFORCEMENT);
-    let verdict = match enforcement {
-        OFF => Verdict::Passed,
-        _ => filter::judge(segment, connection, &mut Maps),
-    };
-    if verdict.is_against() {
-        take_sample(ctx, segment, verdict);
-        if enforcement == DROP {
-            return (verdict, xdp_action::XDP_DROP);
+    let mut verdict = Verdict::Passed;
+    if enforcement != OFF {
+        let mut maps = Maps::default();
+        verdict = filter::judge(segment, &mut maps);
+        if verdict.is_against() {
+            take_sample(ctx, segment, verdict, maps.packets_of_ban);
+            if enforcement == DROP {
+                return (verdict, xdp_action::XDP_DROP);
+            }
         }
     }
     if setting(&STEER) == 0 {
         return (verdict, xdp_action::XDP_PASS);
     }
-    let (steered, action) = redirect(hash::bucket_of(connection));
+    let (steered, action) = redirect(hash::bucket(segment, setting(&HASH_SEED)));
     (if matches!(verdict, Verdict::Passed) { steered } else { verdict }, action)
+}
+
+/// What a packet costs where nobody looks at it: the zero of the benchmark's scale, never attached.
+#[xdp]
+fn baseline(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
 }
 
 #[sk_reuseport]
@@ -143,7 +153,7 @@ fn redirect(bucket: u32) -> (Verdict, u32) {
 
 #[inline(always)]
 fn count(ctx: &XdpContext, verdict: Verdict) {
-    let interface = abi::interface_slot(setting(&INTERFACES), ctx.ingress_ifindex() as u32);
+    let interface = abi::interface_slot(settings(&INTERFACES), ctx.ingress_ifindex() as u32);
     let slot = abi::counter_slot(interface, ctx.rx_queue_index());
     let index = verdict as usize;
     if index < Verdict::COUNT as usize
@@ -158,20 +168,38 @@ fn count(ctx: &XdpContext, verdict: Verdict) {
     }
 }
 
-/// Reports the first drop of a source, as far as it is remembered, and one in some of those after it.
+/// Reports the first drop of a source, as far as it is remembered, and one in some of those after it. A ban counts its packets by
+/// itself.
 #[inline(always)]
-fn take_sample(ctx: &XdpContext, segment: &Segment, verdict: Verdict) {
+fn take_sample(ctx: &XdpContext, segment: &Segment, verdict: Verdict, packets_of_ban: u64) {
     let every = setting(&SAMPLE_EVERY);
-    if every == 0 || !is_sampled(filter::source_key(segment.addresses), every) {
+    if every == 0 {
         return;
     }
+    let is_sampled = match packets_of_ban {
+        0 => is_sampled(filter::source_key(segment.addresses), every),
+        1 => true,
+        packets => packets & (every - 1) == 0,
+    };
+    if is_sampled {
+        sample(ctx, segment, verdict);
+    }
+}
+
+#[inline(always)]
+fn sample(ctx: &XdpContext, segment: &Segment, verdict: Verdict) {
     let (high, low) = match segment.addresses {
         Addresses::V4 { source, .. } => (0, 0xffff << 32 | u64::from(source)),
         Addresses::V6 { source, .. } => (source.high, source.low),
     };
     let (queue, interface) = (ctx.rx_queue_index(), ctx.ingress_ifindex() as u32);
-    let packed =
-        sample::pack(verdict as u32, segment.flags, segment.destination_port, queue, interface);
+    let packed = abi::sample::pack(
+        verdict as u32,
+        segment.flags,
+        segment.destination_port,
+        queue,
+        interface,
+    );
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     let sample: Sample = [now, high, low, packed];
@@ -191,7 +219,7 @@ fn is_sampled(source: u64, every: u64) -> bool {
             return true;
         }
     }
-    add_one(&REPEATED) % every == 0
+    add_one(&REPEATED) & (every - 1) == 0
 }
 
 /// Adds to a per-CPU counter; what it is now.
@@ -205,8 +233,14 @@ fn add_one(counter: &PerCpuArray<u64>) -> u64 {
     }
 }
 
-/// The maps that the filter looks at.
-struct Maps;
+/// The maps that the filter looks at, and what it found in them.
+#[derive(Default)]
+struct Maps {
+    /// Of the source's ban, this packet included, on this CPU; 0 without a ban.
+    packets_of_ban: u64,
+    /// Its place, to be written without looking it up again.
+    source: Option<*mut SourceState>,
+}
 
 impl Tables for Maps {
     #[inline(always)]
@@ -219,13 +253,22 @@ impl Tables for Maps {
             if until <= bpf_ktime_get_coarse_ns() {
                 return false;
             }
-            *ban = [until, packets.wrapping_add(1)];
+            self.packets_of_ban = packets.wrapping_add(1);
+            *ban = [until, self.packets_of_ban];
         }
         true
     }
 
     #[inline(always)]
     fn listing(&mut self, addresses: Addresses) -> Listing {
+        let (blocks, block) = match addresses {
+            Addresses::V4 { source, .. } => (&BLOCKS_V4, blocks::v4(source)),
+            Addresses::V6 { source, .. } => (&BLOCKS_V6, blocks::v6(source.high)),
+        };
+        let listed = blocks.get(blocks::word(block)).copied().unwrap_or(0);
+        if listed & blocks::bit(block) == 0 {
+            return Listing::None;
+        }
         let listings = match addresses {
             Addresses::V4 { source, .. } => {
                 LISTED_V4.get(Key::new(u32::BITS, source.to_be_bytes()))
@@ -263,18 +306,25 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn source(&mut self, source: u64) -> Source {
-        // SAFETY: the value stays readable until the program returns (RCU). Another CPU may write it meanwhile, or the map may
-        // give it to another source: a budget is then off by a connection.
-        let state = unsafe { SOURCES.get(source) };
-        let [whole_at, proven] = state.copied().unwrap_or([0, 0]);
+        self.source = SOURCES.get_ptr_mut(source);
+        let Some(state) = self.source else { return Source::default() };
+        // SAFETY: the value stays there until the program returns (RCU). Another CPU may write it meanwhile, or the map may give
+        // it to another source: a budget is then off by a connection.
+        let [whole_at, proven] = unsafe { *state };
         Source { whole_at, is_proven: proven != 0 }
     }
 
     #[inline(always)]
     fn set_source(&mut self, source: u64, known: Source) {
         let state: SourceState = [known.whole_at, u64::from(known.is_proven)];
-        // Without memory for it the source has its whole budget the next time, too.
-        let _ = SOURCES.insert(source, state, 0);
+        match self.source {
+            // SAFETY: as in `source`.
+            Some(place) => unsafe { *place = state },
+            None => {
+                // Without memory for it the source has its whole budget the next time, too.
+                let _ = SOURCES.insert(source, state, 0);
+            }
+        }
     }
 
     #[inline(always)]
@@ -288,6 +338,11 @@ impl Tables for Maps {
             // SAFETY: the slot belongs to this CPU.
             unsafe { *slot = at };
         }
+    }
+
+    #[inline(always)]
+    fn connection(&self, segment: &Segment) -> u64 {
+        hash::connection(segment, setting(&HASH_SEED))
     }
 
     #[inline(always)]
@@ -311,6 +366,15 @@ fn setting<T: Copy>(global: &'static T) -> T {
     // SAFETY: a reference to an initialized static is valid for reads; volatile only keeps the compiler from folding
     // the value in the object file.
     unsafe { core::ptr::read_volatile(global) }
+}
+
+/// The settings of a list up to its first empty slot. Each is read by itself: the verifier knows what stands in the read-only
+/// section, and cuts off what comes behind the last one.
+#[inline(always)]
+fn settings<T: Copy + Default + PartialEq, const N: usize>(
+    global: &'static [T; N],
+) -> impl Iterator<Item = T> {
+    global.iter().map(setting).take_while(|value| *value != T::default())
 }
 
 /// The linear part of the frame. Both ends are read from the context once: the verifier forgets what it proved about

@@ -375,7 +375,7 @@ fn a_monitor_counts_and_samples_and_drops_nothing() {
 
 #[test]
 fn the_first_drop_of_a_source_is_sampled_and_some_after_it() {
-    let config = FilterConfig { sample_every: 10, ..generous() };
+    let config = FilterConfig { sample_every: 16, ..generous() };
     let Some(mut prefilter) = load(Redirection::Off, &config) else { return };
     let filter = Arc::clone(prefilter.filter());
     for frame in [Frame::v4(465), Frame::v6(25, &[])] {
@@ -388,9 +388,9 @@ fn the_first_drop_of_a_source_is_sampled_and_some_after_it() {
         for _ in 0..400 {
             let _ = judge(&mut prefilter, &frame.bytes());
         }
-        // One in ten on each CPU that the test ran on.
+        // One in 16 on each CPU that the test ran on, where the first is sampled too.
         let more = filter.samples().len();
-        assert!((30..=40).contains(&more), "{more}");
+        assert!((24..=26).contains(&more), "{more}");
     }
     assert_eq!(filter.samples_lost(), 0);
 }

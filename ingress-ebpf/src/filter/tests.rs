@@ -5,7 +5,6 @@ use crate::decode::V6;
 
 const SECOND: u64 = 1_000_000_000;
 const SYN: u8 = flag::SYN;
-const CONNECTION: u64 = 77;
 
 /// Ten connections a second of a source, twenty at once; a thousand a second of the CPU.
 const POLICY: Policy = Policy {
@@ -44,12 +43,12 @@ impl World {
 
     fn judge(&mut self, segment: &Segment) -> Verdict {
         self.asked.clear();
-        judge(segment, CONNECTION, self)
+        judge(segment, self)
     }
 
     /// The SYN of a source that was never seen, on a connection of its own.
     fn judge_made_up(&mut self, number: u32) -> Verdict {
-        judge(&v4(number, SYN), u64::from(number), self)
+        judge(&v4(number, SYN), self)
     }
 
     /// More new connections than this CPU's budget.
@@ -94,6 +93,10 @@ impl Tables for World {
 
     fn set_whole_at(&mut self, at: u64) {
         self.whole_at = at;
+    }
+
+    fn connection(&self, segment: &Segment) -> u64 {
+        source_key(segment.addresses) ^ u64::from(segment.source_port) << 32
     }
 
     fn first_seen(&mut self, connection: u64) -> u64 {
@@ -219,7 +222,8 @@ fn under_pressure_a_client_that_tries_again_is_served_from_then_on() {
     world.now += SECOND;
     world.flood();
     assert_eq!(world.judge(&v4(1, SYN)), Verdict::Passed, "sent again after a second");
-    assert_eq!(judge(&v4(1, SYN), 78, &mut world), Verdict::Passed, "another connection of it");
+    let another = Segment { source_port: 40_001, ..v4(1, SYN) };
+    assert_eq!(world.judge(&another), Verdict::Passed, "another connection of it");
     assert_eq!(world.judge_made_up(30_000), Verdict::UnderPressure);
 }
 

@@ -46,7 +46,7 @@ impl Default for FilterConfig {
             connections_burst: 500,
             pressure_per_second: 20_000,
             syn_payload_bytes_max: 0,
-            sample_every: 10_000,
+            sample_every: 8_192,
         }
     }
 }

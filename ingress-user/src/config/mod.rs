@@ -184,7 +184,8 @@ pub struct FilterConfig {
     pub pressure_per_second: u32,
     /// Octets that a SYN may carry; TCP Fast Open (RFC 7413) puts data there. Default 0.
     pub syn_payload_bytes_max: u32,
-    /// Beside the first drop of each source, one of so many is sampled. Default 10,000; 0: no samples at all.
+    /// Beside the first drop of each source, one of so many is sampled, rounded up to a power of two. Default
+    /// 8,192; 0: no samples at all.
     pub sample_every: u32,
 }
 

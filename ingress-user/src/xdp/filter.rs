@@ -14,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 use ingress_ebpf::abi::{Ban, Listings, Sample, Verdict, names, sample};
 use ingress_ebpf::filter::{v4_key, v6_key};
 
+use super::blocks::Blocks;
 use super::error::XdpError;
 use super::lists::{Change, Lists};
 use super::maps::take;
@@ -30,11 +31,14 @@ struct Maps {
     bans: PerCpuHashMap<MapData, u64, Ban>,
     listed_v4: LpmTrie<MapData, [u8; 4], Listings>,
     listed_v6: LpmTrie<MapData, [u8; 16], Listings>,
+    blocks_v4: Array<MapData, u64>,
+    blocks_v6: Array<MapData, u64>,
     generation: Array<MapData, u32>,
     samples: RingBuf<MapData>,
     samples_lost: PerCpuArray<MapData, u64>,
     /// In force.
     lists: Lists,
+    blocks: Blocks,
 }
 
 /// A packet that was dropped, or would have been.
@@ -80,7 +84,10 @@ impl Globals {
             pressure_period,
             // A second's worth at once.
             pressure_burst: if pressure_period == 0 { 0 } else { 1_000_000_000 },
-            sample_every: u64::from(config.sample_every),
+            sample_every: match config.sample_every {
+                0 => 0,
+                every => u64::from(every).next_power_of_two(),
+            },
         }
     }
 }
@@ -96,10 +103,13 @@ impl Filter {
             bans: take(ebpf, names::BANS)?,
             listed_v4: take(ebpf, names::LISTED_V4)?,
             listed_v6: take(ebpf, names::LISTED_V6)?,
+            blocks_v4: take(ebpf, names::BLOCKS_V4)?,
+            blocks_v6: take(ebpf, names::BLOCKS_V6)?,
             generation: take(ebpf, names::GENERATION)?,
             samples: take(ebpf, names::SAMPLES)?,
             samples_lost: take(ebpf, names::SAMPLES_LOST)?,
             lists: Lists::default(),
+            blocks: Blocks::default(),
         };
         let possible_cpus = nr_cpus().map_err(|(file, source)| {
             XdpError::from_map(
@@ -158,13 +168,17 @@ impl Filter {
             let value = if generation & 1 == 0 { [before, after] } else { [after, before] };
             maps.set_listing(change.network, value).map_err(map_error)?;
         }
+        let blocks = Blocks::of(lists.networks());
+        // Those before are looked up still.
+        let of_either = maps.blocks.union(&blocks);
+        maps.set_blocks(of_either).map_err(map_error)?;
         maps.generation.set(0, generation.wrapping_add(1), 0).map_err(map_error)?;
         for change in changes.iter().filter(|change| !change.stays) {
             // Means the same as what covers it, so it may as well stay where it cannot be removed.
             let _ = maps.remove_listing(change.network);
         }
         maps.lists = lists;
-        Ok(())
+        maps.set_blocks(blocks).map_err(map_error)
     }
 
     /// Samples that came since the last call.
@@ -199,6 +213,17 @@ impl Maps {
                 self.listed_v6.insert(&Key::new(length, address.octets()), value, 0)
             }
         }
+    }
+
+    fn set_blocks(&mut self, blocks: Blocks) -> Result<(), aya::maps::MapError> {
+        for (place, word) in blocks.v4.changed(&self.blocks.v4) {
+            self.blocks_v4.set(place, word, 0)?;
+        }
+        for (place, word) in blocks.v6.changed(&self.blocks.v6) {
+            self.blocks_v6.set(place, word, 0)?;
+        }
+        self.blocks = blocks;
+        Ok(())
     }
 
     fn remove_listing(&mut self, network: IpNet) -> Result<(), aya::maps::MapError> {

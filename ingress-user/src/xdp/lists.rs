@@ -45,6 +45,10 @@ impl Lists {
         Self { entries }
     }
 
+    pub(super) fn networks(&self) -> impl Iterator<Item = IpNet> {
+        self.entries.iter().map(|(network, _)| *network)
+    }
+
     /// Prefixes, of both families.
     pub fn len(&self) -> usize {
         self.entries.len()

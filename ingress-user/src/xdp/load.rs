@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::net::TcpListener;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use aya::programs::links::FdLink;
 use aya::programs::{Program, SkReuseport, TestRun, TestRunOptions, Xdp, XdpMode};
@@ -167,6 +168,26 @@ impl Prefilter {
         })
     }
 
+    /// What a packet costs: the program's time for so many runs on the same frame, each of which is counted.
+    ///
+    /// # Errors
+    /// [`XdpError::TestRun`], as for [`run`](Self::run).
+    pub fn time(&mut self, frame: &[u8], packets: u32) -> Result<Duration, XdpError> {
+        time(&mut self.ebpf, names::PREFILTER, frame, packets)
+    }
+
+    /// The same for a program that drops the packet unseen.
+    ///
+    /// # Errors
+    /// [`XdpError`], when it cannot be loaded or run.
+    pub fn time_baseline(&mut self, frame: &[u8], packets: u32) -> Result<Duration, XdpError> {
+        let baseline: &mut Xdp = program(&mut self.ebpf, names::BASELINE)?;
+        if baseline.fd().is_err() {
+            baseline.load().map_err(|error| XdpError::from_load(names::BASELINE, error))?;
+        }
+        time(&mut self.ebpf, names::BASELINE, frame, packets)
+    }
+
     /// Packets by verdict, since the program was loaded.
     ///
     /// # Errors
@@ -186,6 +207,21 @@ impl Prefilter {
     ) -> Result<InterfaceTelemetry, XdpError> {
         telemetry::read(&attached.interface, attached.mode.name(), slot, &self.counters)
     }
+}
+
+fn time(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    frame: &[u8],
+    packets: u32,
+) -> Result<Duration, XdpError> {
+    let program: &mut Xdp = program(ebpf, name)?;
+    let options =
+        TestRunOptions { data_in: Some(frame), repeat: packets, ..TestRunOptions::default() };
+    let result =
+        program.test_run(options).map_err(|source| XdpError::TestRun { program: name, source })?;
+    // The kernel tells the mean.
+    Ok(result.duration * packets)
 }
 
 /// The XDP program on an interface. Dropping it detaches.

@@ -12,6 +12,7 @@
 //! Everything hangs on file descriptors of this process: when it dies, however it dies, the kernel detaches the
 //! programs and the host goes on without them.
 
+mod blocks;
 mod deny;
 mod error;
 mod filter;
