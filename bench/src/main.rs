@@ -2,6 +2,7 @@
 
 mod certificate;
 mod core;
+mod flood;
 mod memory;
 mod server;
 mod sink;
@@ -30,6 +31,11 @@ enum Measurement {
     Tls(tls::Options),
     /// What a packet costs in the XDP program; needs root
     Xdp(xdp::Options),
+    /// Messages a second while a SYN flood runs, with the XDP filter and without; needs root
+    Flood(flood::Options),
+    /// The flood of that measurement
+    #[command(hide = true)]
+    FloodSource(flood::SourceOptions),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +46,8 @@ fn main() -> ExitCode {
         Measurement::Spool(options) => spool::run(&options),
         Measurement::Tls(options) => tls::run(&options),
         Measurement::Xdp(options) => xdp::run(&options),
+        Measurement::Flood(options) => flood::run(&options),
+        Measurement::FloodSource(options) => flood::run_source(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
