@@ -194,6 +194,13 @@ fn ends_when_finished(end: &str, expected: &str) {
     let site = site();
     let daemon = site.start().unwrap();
     finish(&daemon, end);
+    // The handshake was through, and yet it is known who it was and what was offered.
+    let failure = failure(&site);
+    assert_eq!(failure["helo"], "client.test", "{failure:#}");
+    for offered in ["versions", "suites", "groups", "signature_schemes"] {
+        let names = failure["offered"][offered].as_array();
+        assert!(names.is_some_and(|names| !names.is_empty()), "{offered}: {failure:#}");
+    }
     is_told(&site, daemon, expected);
 }
 

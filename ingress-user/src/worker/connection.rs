@@ -429,6 +429,9 @@ impl Connection {
         };
         match advance.event {
             TlsEvent::Plaintext(plain) => {
+                if !plain.is_empty() {
+                    tls.forget_handshake();
+                }
                 self.window.unsealed(advance.used, plain);
                 None
             }

@@ -1,7 +1,7 @@
 //! What the operator sees of a connection: counters, the log, live traces.
 
 use super::connection::{Connection, Turn};
-use super::tls::{Established, TlsFailure};
+use super::tls::{Established, Seen, TlsFailure};
 use crate::tls::journal::{Cover, Event, Failed, Handshake, Outcome, Reporter};
 use crate::tls::verdict::{Ending, Stage};
 
@@ -66,6 +66,10 @@ impl Connection {
         let Established { version, suite, resumed } = established;
         self.tell_further_messages(turn.journal);
         self.mail.tls_version = version;
+        let helo = self.session.helo().map(Box::from);
+        if let Some(tls) = &mut self.tls {
+            tls.note_helo(helo);
+        }
         self.report_handshake(Outcome::Established { version, suite, resumed }, turn);
     }
 
@@ -92,9 +96,9 @@ impl Connection {
     ) {
         self.end_handshake(turn.handshakes);
         turn.metrics.tls_handshakes_failed.increment();
-        let seen = self.tls.as_ref().and_then(|tls| tls.seen());
-        let (stage, hello) =
-            seen.map_or((Stage::Nothing, Vec::new()), |seen| (seen.stage(), seen.hello.clone()));
+        let (stage, hello) = self
+            .seen()
+            .map_or((Stage::Nothing, Vec::new()), |seen| (seen.stage(), seen.hello.clone()));
         self.report_handshake(Outcome::Failed(Failed { stage, ending, alert_sent, hello }), turn);
     }
 
@@ -102,16 +106,21 @@ impl Connection {
     /// only then.
     pub(super) fn note_silence_under_tls(&self, ending: Ending, turn: &Turn<'_>) {
         if self.session.is_silent_under_tls() {
-            let failed =
-                Failed { stage: Stage::Finished, ending, alert_sent: None, hello: Vec::new() };
+            let hello = self.seen().map(|seen| seen.hello.clone()).unwrap_or_default();
+            let failed = Failed { stage: Stage::Finished, ending, alert_sent: None, hello };
             self.report_handshake(Outcome::Failed(failed), turn);
         }
     }
 
+    fn seen(&self) -> Option<&Seen> {
+        self.tls.as_ref().and_then(|tls| tls.seen())
+    }
+
     fn report_handshake(&self, outcome: Outcome, turn: &Turn<'_>) {
+        let helo_before_tls = self.seen().and_then(|seen| seen.helo.clone());
         turn.journal.report(Event::Handshake(Box::new(Handshake {
             client: self.session.client(),
-            helo: self.session.helo().map(Box::from),
+            helo: self.session.helo().map(Box::from).or(helo_before_tls),
             implicit: self.session.is_tls_first(),
             outcome,
         })));

@@ -30,9 +30,13 @@ const TLS_1_2: u16 = 0x0303;
 const HELLO_BYTES_MAX: usize = 16 << 10;
 
 /// One connection's TLS, from before the ClientHello on.
-pub struct TlsStream(State);
+pub struct TlsStream {
+    state: State,
+    /// Until the client has said something under TLS: some break off only when the handshake is through.
+    seen: Option<Box<Seen>>,
+}
 
-/// What was seen of a handshake, to explain its failure. Gone when it succeeds.
+/// What was seen of a handshake, to explain its failure.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// What the client sent up to its ClientHello's end, as it came.
@@ -41,12 +45,13 @@ pub struct Seen {
     consumed: usize,
     /// Our flight was sent.
     answered: bool,
+    /// The name given before STARTTLS, which the session forgets when the handshake is through (RFC 3207 section 4.2).
+    pub helo: Option<Box<str>>,
 }
 
 struct Handshake {
     expects: NeedsInput<ServerSide>,
     terms: Arc<ServerConfig>,
-    seen: Seen,
 }
 
 /// Both directions after the handshake.
@@ -66,8 +71,8 @@ enum State {
     PeerClosed {
         send: SendTraffic,
     },
-    /// A failure ended it, in the handshake if something is seen of one, or a state is being replaced.
-    Failed(Option<Box<Seen>>),
+    /// A failure ended it, or a state is being replaced.
+    Failed,
 }
 
 /// What became of received octets.
@@ -103,55 +108,54 @@ impl TlsStream {
     /// The server's side, waiting for a ClientHello. Without `tickets` the client is given none, and none is taken.
     pub fn accept(service: &TlsService, tickets: bool) -> Self {
         let (expects, terms) = (ServerHandshake::start(), service.terms(tickets));
-        let handshake = Handshake { expects, terms, seen: Seen::default() };
-        Self(State::ExpectHandshake(Box::new(handshake)))
+        let handshake = Box::new(Handshake { expects, terms });
+        Self { state: State::ExpectHandshake(handshake), seen: Some(Box::default()) }
     }
 
-    /// What was seen of a handshake that is not through.
+    /// What was seen of the handshake; nothing any more after [`forget_handshake`](Self::forget_handshake).
     pub fn seen(&self) -> Option<&Seen> {
-        match &self.0 {
-            State::ExpectHandshake(handshake) => Some(&handshake.seen),
-            State::Failed(seen) => seen.as_deref(),
-            State::ExpectTraffic(_) | State::PeerClosed { .. } => None,
+        self.seen.as_deref()
+    }
+
+    /// Keeps the name that the session forgets.
+    pub fn note_helo(&mut self, helo: Option<Box<str>>) {
+        if let Some(seen) = &mut self.seen {
+            seen.helo = helo;
         }
     }
 
+    /// The client has come to what it came for.
+    pub fn forget_handshake(&mut self) {
+        self.seen = None;
+    }
+
     pub fn is_established(&self) -> bool {
-        matches!(self.0, State::ExpectTraffic(_) | State::PeerClosed { .. })
+        matches!(self.state, State::ExpectTraffic(_) | State::PeerClosed { .. })
     }
 
     /// Goes one event ahead in `input`, decrypting in place. What is to be sent is appended to `out`, also on failure.
     pub fn advance(&mut self, input: &mut [u8], out: &mut Vec<u8>) -> Result<Advance, TlsFailure> {
-        match std::mem::replace(&mut self.0, State::Failed(None)) {
+        match std::mem::replace(&mut self.state, State::Failed) {
             State::ExpectHandshake(handshake) => {
-                let Handshake { expects, terms, mut seen } = *handshake;
-                let result = self.shake(expects, terms, &mut seen, input, out);
-                match &mut self.0 {
-                    State::ExpectHandshake(handshake) => handshake.seen = seen,
-                    State::Failed(failed) => *failed = Some(Box::new(seen)),
-                    State::ExpectTraffic(_) | State::PeerClosed { .. } => {}
-                }
-                result
+                let Handshake { expects, terms } = *handshake;
+                self.shake(expects, terms, input, out)
             }
             State::ExpectTraffic(traffic) => self.receive(traffic, input, out),
             closed @ State::PeerClosed { .. } => {
-                self.0 = closed;
+                self.state = closed;
                 Ok(Advance { used: input.len(), event: TlsEvent::PeerClosed })
             }
-            State::Failed(seen) => {
-                self.0 = State::Failed(seen);
-                Err(TlsFailure::Library(Error::HandshakeNotComplete))
-            }
+            State::Failed => Err(TlsFailure::Library(Error::HandshakeNotComplete)),
         }
     }
 
     /// Appends `plaintext` as records. It is copied once, by encryption.
     pub fn encrypt(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), TlsFailure> {
-        match &mut self.0 {
+        match &mut self.state {
             State::ExpectTraffic(Traffic { send, .. }) | State::PeerClosed { send } => {
                 send.write(OutboundPlain::from(plaintext), out).map_err(TlsFailure::Library)
             }
-            State::ExpectHandshake(_) | State::Failed(_) => {
+            State::ExpectHandshake(_) | State::Failed => {
                 Err(TlsFailure::Library(Error::HandshakeNotComplete))
             }
         }
@@ -160,7 +164,7 @@ impl TlsStream {
     /// Appends close_notify, so that the peer can tell the end from a cut.
     pub fn close(&mut self, out: &mut Vec<u8>) {
         if let State::ExpectTraffic(Traffic { send, .. }) | State::PeerClosed { send } =
-            std::mem::replace(&mut self.0, State::Failed(None))
+            std::mem::replace(&mut self.state, State::Failed)
         {
             // The connection is closed next, whether or not the alert could be made.
             let _ = send.close(out);
@@ -171,10 +175,10 @@ impl TlsStream {
         &mut self,
         mut handshake: NeedsInput<ServerSide>,
         terms: Arc<ServerConfig>,
-        seen: &mut Seen,
         input: &mut [u8],
         out: &mut Vec<u8>,
     ) -> Result<Advance, TlsFailure> {
+        let seen = self.seen.get_or_insert_default();
         seen.note(input);
         let mut used = 0;
         loop {
@@ -184,8 +188,8 @@ impl TlsStream {
             match next {
                 ServerHandshake::NeedsInput(expects) => {
                     seen.consumed += used;
-                    let handshake = Handshake { expects, terms, seen: Seen::default() };
-                    self.0 = State::ExpectHandshake(Box::new(handshake));
+                    let handshake = Box::new(Handshake { expects, terms });
+                    self.state = State::ExpectHandshake(handshake);
                     return Ok(Advance { used, event: TlsEvent::NeedInput });
                 }
                 ServerHandshake::Accepted(accepted) => {
@@ -203,8 +207,8 @@ impl TlsStream {
                     let established = Established::of(&connection.outputs);
                     let (receive, send) = (connection.receive, connection.send);
                     let version = established.version;
-                    self.0 =
-                        State::ExpectTraffic(Traffic { receive, send, key_updates: 0, version });
+                    let traffic = Traffic { receive, send, key_updates: 0, version };
+                    self.state = State::ExpectTraffic(traffic);
                     return Ok(Advance { used, event: TlsEvent::Established(established) });
                 }
                 // Client certificates are not asked for, and the enum may grow.
@@ -252,13 +256,13 @@ impl TlsStream {
         if asked && matches!(state, ReceiveTrafficState::ReadMore(_)) {
             key_updates = answered(version, key_updates)?;
         }
-        self.0 = match state {
+        self.state = match state {
             ReceiveTrafficState::ReadMore(receive) => {
                 State::ExpectTraffic(Traffic { receive, send, key_updates, version })
             }
             _ => State::PeerClosed { send },
         };
-        if event == TlsEvent::NeedInput && matches!(self.0, State::PeerClosed { .. }) {
+        if event == TlsEvent::NeedInput && matches!(self.state, State::PeerClosed { .. }) {
             event = TlsEvent::PeerClosed;
         }
         Ok(Advance { used: slice.into_used(), event })
