@@ -133,10 +133,11 @@ impl BufferPool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::clock::Now;
 
     #[test]
     fn the_pool_lends_no_more_than_its_bound() {
-        let mut pool = BufferPool::new(2, Instant::now());
+        let mut pool = BufferPool::new(2, Now::read().monotonic);
         let first = pool.checkout().unwrap();
         let _second = pool.checkout().unwrap();
         assert!(pool.checkout().is_none());
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_a_burst_needed_is_kept_for_a_while_and_then_freed() {
-        let start = Instant::now();
+        let start = Now::read().monotonic;
         let mut pool = BufferPool::new(1_000, start);
         let burst: Vec<Buffer> = (0..500).map(|_| pool.checkout().unwrap()).collect();
         burst.into_iter().for_each(|buffer| pool.give_back(buffer));

@@ -6,7 +6,7 @@ use std::hash::Hasher;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::client::ClientSide;
 use rustls::client::danger::{
@@ -267,7 +267,7 @@ impl Server {
         let own = Box::new(|| Own::with_keys(&[]));
         let (journal, _, _) = journal::start(MemorySettings::default(), own, state.path()).unwrap();
         Self {
-            pool: BufferPool::new(64, Instant::now()),
+            pool: BufferPool::new(64, Now::read().monotonic),
             scratch: Scratch::default(),
             services: vec![TlsContext::new(credentials).unwrap().service().unwrap()],
             admission: Admission::new(1, 1),

@@ -249,9 +249,8 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
+    use crate::worker::clock::Now;
 
     fn receive(window: &mut Window, pool: &mut BufferPool, octets: &[u8], framing: Framing) {
         assert_eq!(window.make_space(framing, pool), Space::Free);
@@ -265,7 +264,7 @@ mod tests {
 
     #[test]
     fn an_idle_connection_holds_no_buffer() {
-        let mut pool = BufferPool::new(1, Instant::now());
+        let mut pool = BufferPool::new(1, Now::read().monotonic);
         let mut window = Window::default();
         receive(&mut window, &mut pool, b"NOOP\r\n", Framing::Clear);
         assert_eq!(pool.lent(), 1);
@@ -276,7 +275,7 @@ mod tests {
 
     #[test]
     fn commands_behind_a_message_survive_its_hand_over() {
-        let mut pool = BufferPool::new(2, Instant::now());
+        let mut pool = BufferPool::new(2, Now::read().monotonic);
         let mut window = Window::default();
         receive(&mut window, &mut pool, b"DATA\r\nbody\r\n.\r\nQUIT\r\n", Framing::Clear);
         window.consume(6);
@@ -289,7 +288,7 @@ mod tests {
 
     #[test]
     fn without_a_buffer_for_what_is_behind_nothing_is_taken() {
-        let mut pool = BufferPool::new(1, Instant::now());
+        let mut pool = BufferPool::new(1, Now::read().monotonic);
         let mut window = Window::default();
         receive(&mut window, &mut pool, b"body\r\n.\r\nQUIT\r\n", Framing::Clear);
         window.keep(9);
@@ -301,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_message_larger_than_a_buffer_becomes_chunks_in_order() {
-        let mut pool = BufferPool::new(4, Instant::now());
+        let mut pool = BufferPool::new(4, Now::read().monotonic);
         let mut window = Window::default();
         let mut sent = Vec::new();
         for round in 0..40u8 {
@@ -317,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_message_in_tiny_chunks_takes_little_more_than_its_octets() {
-        let mut pool = BufferPool::new(2, Instant::now());
+        let mut pool = BufferPool::new(2, Now::read().monotonic);
         let mut window = Window::default();
         // In clear with a command before each octet, ten at a time.
         for round in 0..2_000 {
@@ -334,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_message_in_tiny_records_takes_little_more_than_its_octets() {
-        let mut pool = BufferPool::new(2, Instant::now());
+        let mut pool = BufferPool::new(2, Now::read().monotonic);
         let mut window = Window::default();
         for _ in 0..20_000 {
             receive(&mut window, &mut pool, b"hhhhhAtttttttttttttttt", Framing::Records);
@@ -347,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_started_record_is_finished_in_its_buffer() {
-        let mut pool = BufferPool::new(2, Instant::now());
+        let mut pool = BufferPool::new(2, Now::read().monotonic);
         let mut window = Window::default();
         // A record of 16,000 octets of which the header has come, in a buffer that is full up to its last record's worth.
         let body = vec![0; BUFFER_BYTES - RECORD_BYTES_MAX - RECEIVE_BYTES_MIN];
@@ -361,7 +360,7 @@ mod tests {
 
     #[test]
     fn an_endless_handshake_message_gets_stuck_instead_of_growing() {
-        let mut pool = BufferPool::new(1, Instant::now());
+        let mut pool = BufferPool::new(1, Now::read().monotonic);
         let mut window = Window::default();
         receive(&mut window, &mut pool, &vec![22; BUFFER_BYTES], Framing::Handshake);
         assert_eq!(window.make_space(Framing::Handshake, &mut pool), Space::Stuck);
@@ -369,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_record_begun_at_the_end_of_a_handshake_is_moved_to_where_it_fits() {
-        let mut pool = BufferPool::new(1, Instant::now());
+        let mut pool = BufferPool::new(1, Now::read().monotonic);
         let mut window = Window::default();
         receive(&mut window, &mut pool, &vec![22; BUFFER_BYTES], Framing::Handshake);
         window.unsealed(BUFFER_BYTES - 3, 0..0);
@@ -379,7 +378,7 @@ mod tests {
 
     #[test]
     fn decrypted_octets_are_pieces_without_their_framing() {
-        let mut pool = BufferPool::new(1, Instant::now());
+        let mut pool = BufferPool::new(1, Now::read().monotonic);
         let mut window = Window::default();
         receive(&mut window, &mut pool, b"hhhhhAAAAtthhhhhBBtt", Framing::Records);
         window.unsealed(11, 5..9);
