@@ -3,10 +3,12 @@
 mod check;
 mod daemon;
 mod dns;
+mod nic;
 mod run;
 mod status;
 mod tls;
 mod trace;
+mod xdp;
 
 use std::io::{self, Write};
 
@@ -35,6 +37,10 @@ enum Command {
     Dns(dns::Arguments),
     /// Follow what is said in sessions of chosen clients, as it is said
     Trace(trace::Arguments),
+    /// Show network interfaces as packets meet them, and tune them for pinned workers
+    Nic(nic::Arguments),
+    /// Tell whether XDP will work on an interface
+    Xdp(xdp::Arguments),
 }
 
 pub fn dispatch(arguments: Arguments) -> Result<()> {
@@ -45,6 +51,8 @@ pub fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Tls(arguments) => tls::run(&arguments),
         Command::Dns(arguments) => dns::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
+        Command::Nic(arguments) => nic::run(&arguments),
+        Command::Xdp(arguments) => xdp::run(&arguments),
     }
 }
 
