@@ -48,10 +48,7 @@ fn cpus(nic: &Nic, queue: &Queue) -> Option<CpuSet> {
     let chosen = queue.cpus.clone().filter(|cpus| !cpus.is_empty());
     match queue.direction {
         // Without RPS it is the CPU of the interrupt.
-        Direction::Rx => chosen.or_else(|| {
-            let irq = nic.irq(queue)?;
-            Some(irq.effective.clone().unwrap_or_else(|| irq.affinity.clone()))
-        }),
+        Direction::Rx => chosen.or_else(|| nic.irq(queue).map(|irq| irq.runs_on().clone())),
         Direction::Tx => chosen,
     }
 }
@@ -121,6 +118,13 @@ mod tests {
     fn a_cpumap_makes_any_queue_every_workers() {
         assert_eq!(of(&nic(None), 0, Steered::Cpumap).to_string(), "any (cpumap)");
         assert_eq!(of(&nic(None), 0, Steered::Not).to_string(), "any (not steered)");
+    }
+
+    #[test]
+    fn a_move_that_waits_for_the_next_interrupt_counts_as_done() {
+        let mut nic = nic(None);
+        nic.irqs[0].affinity = [4].into_iter().collect();
+        assert_eq!(of(&nic, 0, Steered::ByCpu), Behind::Workers(vec![0]));
     }
 
     #[test]

@@ -54,9 +54,8 @@ impl CpuSet {
         self.0.contains(&cpu)
     }
 
-    /// The CPU, where it is one alone.
-    pub fn single(&self) -> Option<usize> {
-        self.0.first().copied().filter(|_| self.0.len() == 1)
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.0.is_subset(&other.0)
     }
 }
 

@@ -124,9 +124,11 @@ pub struct Irq {
 }
 
 impl Irq {
-    /// The CPU that handles it, where it is one alone.
-    pub fn cpu(&self) -> Option<usize> {
-        self.effective.as_ref().unwrap_or(&self.affinity).single()
+    /// The CPUs that handle it. A new affinity takes effect at the next interrupt only, so one that contradicts it is
+    /// about to end.
+    pub fn runs_on(&self) -> &CpuSet {
+        let effective = self.effective.as_ref();
+        effective.filter(|cpus| cpus.is_within(&self.affinity)).unwrap_or(&self.affinity)
     }
 }
 

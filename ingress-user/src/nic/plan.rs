@@ -171,7 +171,9 @@ fn rings(nic: &Nic) -> Option<Step> {
 }
 
 fn coalescing(nic: &Nic) -> Option<Step> {
-    let coalescing = nic.settings.coalescing?;
+    // It tells the same whether its device can or not, and most cannot.
+    let coalescing =
+        nic.settings.coalescing.filter(|_| nic.driver.as_deref() != Some("virtio_net"))?;
     let (now, wanted, change) = match (coalescing.rx_adaptive, coalescing.rx_microseconds) {
         (Some(false), _) => (
             "fixed".to_owned(),
@@ -201,7 +203,7 @@ fn offloads(nic: &Nic) -> Vec<Step> {
         what: format!("{name} of {}", nic.name),
         now: "on".to_owned(),
         wanted: "off".to_owned(),
-        why: "drivers refuse native XDP while the hardware merges packets",
+        why: "some drivers refuse native XDP while the hardware merges packets",
         how: How::Operator(format!("ethtool -K {} {name} off", nic.name)),
     };
     MERGING_OFFLOADS.iter().copied().filter(is_on).map(step).collect()
@@ -378,6 +380,8 @@ mod tests {
     fn more_than_wanted_is_left_alone() {
         let (mut nic, mut host) = tuned();
         nic.settings.rings = Some(Rings { rx: 4096, rx_max: 4096, tx: 4096, tx_max: 4096 });
+        nic.settings.coalescing =
+            Some(Coalescing { rx_microseconds: Some(8), ..Coalescing::default() });
         host.sysctls[0].value = Some(65_535);
         assert_eq!(whats(&nic, &host), [""; 0]);
     }
@@ -393,6 +397,17 @@ mod tests {
         host.sysctls[2].value = None;
         nic.queues.iter_mut().for_each(|queue| queue.cpus = None);
         assert_eq!(whats(&nic, &host), [""; 0]);
+    }
+
+    #[test]
+    fn where_the_driver_does_not_adapt_a_fixed_time_is_asked_for() {
+        let (mut nic, host) = tuned();
+        nic.settings.coalescing =
+            Some(Coalescing { rx_microseconds: Some(0), ..Coalescing::default() });
+        let change = Change::Coalescing { rx_adaptive: None, rx_microseconds: Some(20) };
+        assert_eq!(plan(&nic, &[2, 3], &host)[0].how, How::Change(change));
+        nic.driver = Some("virtio_net".to_owned());
+        assert_eq!(plan(&nic, &[2, 3], &host), []);
     }
 
     #[test]

@@ -105,7 +105,7 @@ fn write_settings(f: &mut Formatter<'_>, nic: &Nic) -> fmt::Result {
 fn cells(nic: &Nic, queue: &Queue, worker: &Behind) -> [String; 7] {
     let count = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |it| it.to_string());
     let irq = nic.irq(queue);
-    let runs_on = irq.map(|irq| irq.effective.as_ref().unwrap_or(&irq.affinity).to_string());
+    let runs_on = irq.map(|irq| irq.runs_on().to_string());
     [
         format!("{}-{}", queue.direction.name(), queue.number),
         count(queue.irq.map(u64::from)),
@@ -137,11 +137,11 @@ impl Shown {
         xdp_packets: Option<&[(u32, u64)]>,
         worker: impl Fn(&Nic, &Queue) -> Behind,
     ) -> Self {
-        for (number, packets) in xdp_packets.into_iter().flatten() {
-            let queues = nic.queues.iter_mut();
-            let mut receive = queues.filter(|queue| queue.direction == Direction::Rx);
-            if let Some(queue) = receive.find(|queue| queue.number == *number) {
-                queue.packets = Some(*packets);
+        if let Some(counts) = xdp_packets {
+            for queue in nic.queues.iter_mut().filter(|queue| queue.direction == Direction::Rx) {
+                // Queues that had no packet are not among them.
+                let found = counts.iter().find(|(number, _)| *number == queue.number);
+                queue.packets = Some(found.map_or(0, |(_, packets)| *packets));
             }
         }
         let packets_by = match xdp_packets {
@@ -216,9 +216,11 @@ mod tests {
 
     #[test]
     fn what_xdp_counted_stands_in_place_of_the_drivers_counts_of_received_packets() {
-        let shown = Shown::new(nic(), Some(&[(3, 77), (9, 1)]), |_, _| Behind::Unknown);
-        let packets: Vec<_> = shown.nic.queues.iter().map(|queue| queue.packets).collect();
-        assert_eq!(packets, [Some(77), Some(6)]);
-        assert_eq!(shown.packets_by, Counted::Xdp);
+        for (counts, received) in [([(3, 77)].as_slice(), 77), (&[(9, 1)], 0)] {
+            let shown = Shown::new(nic(), Some(counts), |_, _| Behind::Unknown);
+            let packets: Vec<_> = shown.nic.queues.iter().map(|queue| queue.packets).collect();
+            assert_eq!(packets, [Some(received), Some(6)]);
+            assert_eq!(shown.packets_by, Counted::Xdp);
+        }
     }
 }

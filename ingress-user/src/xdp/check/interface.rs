@@ -99,7 +99,9 @@ fn merging(nic: &Nic) -> Vec<Finding> {
     let finding = |name: &str| match nic.offload(name)? {
         true => Some(Finding::warn(
             "merging",
-            format!("{name} is on; drivers refuse native XDP while the hardware merges packets"),
+            format!(
+                "{name} is on; some drivers refuse native XDP while the hardware merges packets"
+            ),
             format!("ethtool -K {} {name} off", nic.name),
         )),
         false => Some(Finding::ok("merging", format!("{name} is off"))),
