@@ -250,3 +250,17 @@ fn without_any_interface_the_error_says_where_to_name_one() {
         assert!(error.starts_with("ingress: no interface: name one"), "{error}");
     }
 }
+
+#[test]
+fn doing_and_undoing_at_once_is_a_usage_error() {
+    let table: [&[&str]; 4] = [
+        &["nic"],
+        &["nic", "tune", "--apply", "--undo"],
+        &["nic", "tune", "--apply", "--json"],
+        &["xdp"],
+    ];
+    for args in table {
+        let output = Command::new(bin()).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+    }
+}

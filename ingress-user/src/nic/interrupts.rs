@@ -51,6 +51,8 @@ const NO_QUEUES: [&str; 9] =
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -91,6 +93,16 @@ mod tests {
     fn text_that_is_no_table_has_no_interrupts() {
         for text in ["", "\n\n", "CPU0\n:\n 7:\n", "CPU0 CPU1\n 9: 1\n"] {
             assert_eq!(parse(text), [], "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_table_says_it_is_read(text in "[ -~\n]{0,200}", name in "\\PC{0,40}") {
+            let _queue = queue(&name);
+            for (_, name) in parse(&text) {
+                prop_assert!(!name.is_empty());
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ pub use behind::{Behind, Steered, behind};
 pub use cpus::CpuSet;
 pub use machine::Machine;
 pub use netlink::NetlinkError;
-pub use plan::{Change, Host, How, MERGING_OFFLOADS, Step, plan};
+pub use plan::{Change, Host, How, MERGING_OFFLOADS, Step, Workers, plan};
 pub use text::{Counted, Shown};
 pub use tuning::{Done, Tuning, TuningError};
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Channels, CpuSet, Direction, Machine, Nic, Queue};
+use super::{Channels, CpuSet, Direction, Machine, Nic, Queue, Steered};
 
 /// One thing to change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,12 +62,22 @@ impl Host {
     }
 }
 
-/// What to change on `nic` and the host for workers pinned to the CPUs `workers`, never empty. Empty when all is as wanted.
-pub fn plan(nic: &Nic, workers: &[usize], host: &Host) -> Vec<Step> {
+/// The workers that a plan is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Workers<'a> {
+    /// The CPUs that they are pinned to, never empty.
+    pub cpus: &'a [usize],
+    pub steered: Steered,
+}
+
+/// What to change on `nic` and the host for these workers. Empty when all is as wanted.
+pub fn plan(nic: &Nic, workers: Workers<'_>, host: &Host) -> Vec<Step> {
+    let Workers { cpus: workers, steered } = workers;
     let mut steps = Vec::new();
     steps.extend(channels(nic, workers));
     steps.extend(irqs(nic, workers));
-    steps.extend(queues(nic, workers));
+    steps.extend(receive_queues(nic, workers, steered));
+    steps.extend(transmit_queues(nic, workers));
     steps.extend(rings(nic));
     steps.extend(coalescing(nic));
     steps.extend(offloads(nic));
@@ -121,34 +131,54 @@ fn irqs(nic: &Nic, workers: &[usize]) -> Vec<Step> {
     steps
 }
 
-fn queues(nic: &Nic, workers: &[usize]) -> Vec<Step> {
-    let transmit = nic.queues(Direction::Tx).count();
-    let step = |queue: &Queue| {
-        let now = queue.cpus.as_ref()?;
-        let (name, wanted, why) = match queue.direction {
-            Direction::Rx => (
-                "RPS",
-                CpuSet::default(),
-                "RPS moves packets away from the CPU that steering chose",
-            ),
-            Direction::Tx => (
-                "XPS",
-                of_transmit_queue(queue, transmit, workers),
-                "each worker sends on a queue of its own, without a lock that others hold",
-            ),
-        };
-        (*now != wanted).then(|| Step {
-            what: format!("{name} of queue {}-{}", queue.direction.name(), queue.number),
-            now: format!("CPU {now}"),
-            wanted: format!("CPU {wanted}"),
-            why,
-            how: How::Write {
-                file: queue_file(&nic.name, queue),
-                text: format!("{}\n", wanted.mask()),
-            },
-        })
+/// RPS, which is one CPU too many where each worker has a queue or XDP deals connections out, and the only way to reach
+/// all workers where there are fewer queues and the CPU decides.
+fn receive_queues(nic: &Nic, workers: &[usize], steered: Steered) -> Vec<Step> {
+    let spread = steered == Steered::ByCpu && queues_to_come(nic, workers) < workers.len();
+    let (wanted, why) = match spread {
+        true => (
+            workers.iter().copied().collect(),
+            "fewer queues than workers: without RPS some workers would have nothing to do",
+        ),
+        false => (CpuSet::default(), "RPS moves packets away from the CPU that steering chose"),
     };
-    nic.queues.iter().filter_map(step).collect()
+    let queues = nic.queues(Direction::Rx);
+    queues.filter_map(|queue| queue_step(nic, queue, "RPS", wanted.clone(), why)).collect()
+}
+
+/// XPS: each worker on a queue of its own, as far as there are queues.
+fn transmit_queues(nic: &Nic, workers: &[usize]) -> Vec<Step> {
+    let count = nic.queues(Direction::Tx).count();
+    let why = "each worker sends on a queue of its own, without a lock that others hold";
+    let step = |queue| queue_step(nic, queue, "XPS", of_transmit_queue(queue, count, workers), why);
+    nic.queues(Direction::Tx).filter_map(step).collect()
+}
+
+fn queue_step(
+    nic: &Nic,
+    queue: &Queue,
+    name: &str,
+    wanted: CpuSet,
+    why: &'static str,
+) -> Option<Step> {
+    let now = queue.cpus.as_ref().filter(|now| **now != wanted)?;
+    Some(Step {
+        what: format!("{name} of queue {}-{}", queue.direction.name(), queue.number),
+        now: format!("CPU {now}"),
+        wanted: format!("CPU {wanted}"),
+        why,
+        how: How::Write {
+            file: queue_file(&nic.name, queue),
+            text: format!("{}\n", wanted.mask()),
+        },
+    })
+}
+
+/// Receive queues once the plan is carried out.
+fn queues_to_come(nic: &Nic, workers: &[usize]) -> usize {
+    let rx_max = nic.settings.channels.map(|channels| channels.rx_max);
+    let max = [nic.combined_max_with_xdp(), rx_max].into_iter().flatten().find(|max| *max > 0);
+    max.map_or_else(|| nic.queues(Direction::Rx).count(), |max| workers.len().min(max as usize))
 }
 
 /// The workers that send on this queue.
@@ -305,6 +335,8 @@ mod tests {
     use super::super::{Coalescing, Irq, Offload, Rings, Settings};
     use super::*;
 
+    const FOR: Workers<'_> = Workers { cpus: &[2, 3], steered: Steered::Cpumap };
+
     fn queue(direction: Direction, number: u32, cpus: &[usize], irq: u32) -> Queue {
         let cpus = Some(cpus.iter().copied().collect());
         Queue { direction, number, cpus, irq: Some(irq), packets: None, drops: None }
@@ -341,13 +373,13 @@ mod tests {
     }
 
     fn whats(nic: &Nic, host: &Host) -> Vec<String> {
-        plan(nic, &[2, 3], host).into_iter().map(|step| step.what).collect()
+        plan(nic, FOR, host).into_iter().map(|step| step.what).collect()
     }
 
     #[test]
     fn nothing_is_to_do_when_all_is_as_wanted() {
         let (nic, host) = tuned();
-        assert_eq!(plan(&nic, &[2, 3], &host), []);
+        assert_eq!(plan(&nic, FOR, &host), []);
     }
 
     #[test]
@@ -405,9 +437,9 @@ mod tests {
         nic.settings.coalescing =
             Some(Coalescing { rx_microseconds: Some(0), ..Coalescing::default() });
         let change = Change::Coalescing { rx_adaptive: None, rx_microseconds: Some(20) };
-        assert_eq!(plan(&nic, &[2, 3], &host)[0].how, How::Change(change));
+        assert_eq!(plan(&nic, FOR, &host)[0].how, How::Change(change));
         nic.driver = Some("virtio_net".to_owned());
-        assert_eq!(plan(&nic, &[2, 3], &host), []);
+        assert_eq!(plan(&nic, FOR, &host), []);
     }
 
     #[test]
@@ -415,7 +447,7 @@ mod tests {
         let (mut nic, host) = tuned();
         let channels = Channels { rx: 4, rx_max: 4, tx: 1, tx_max: 4, ..Channels::default() };
         nic.settings.channels = Some(channels);
-        let steps = plan(&nic, &[2, 3], &host);
+        let steps = plan(&nic, FOR, &host);
         let change = Change::Channels { rx: Some(2), tx: Some(2), combined: None };
         assert_eq!(steps[0].how, How::Change(change));
     }
@@ -427,10 +459,34 @@ mod tests {
         nic.settings.channels = Some(channels);
         nic.driver = Some("ena".to_owned());
         let cpus = [2, 3, 4, 5];
-        let step = &plan(&nic, &cpus, &host)[0];
+        let step = &plan(&nic, Workers { cpus: &cpus, ..FOR }, &host)[0];
         assert_eq!((step.now.as_str(), step.wanted.as_str()), ("4", "2"));
         nic.driver = Some("mlx5_core".to_owned());
-        assert!(plan(&nic, &cpus, &host).iter().all(|step| !step.what.starts_with("queues")));
+        assert!(
+            plan(&nic, Workers { cpus: &cpus, ..FOR }, &host)
+                .iter()
+                .all(|step| !step.what.starts_with("queues"))
+        );
+    }
+
+    #[test]
+    fn rps_spreads_where_the_cpu_decides_and_queues_are_too_few() {
+        let (mut nic, host) = tuned();
+        let rps = |nic: &Nic, steered| {
+            let steps = plan(nic, Workers { steered, ..FOR }, &host);
+            let rps = steps.into_iter().filter(|step| step.what.starts_with("RPS"));
+            rps.map(|step| step.wanted).collect::<Vec<_>>()
+        };
+        assert_eq!(rps(&nic, Steered::ByCpu), [""; 0]);
+        nic.settings.channels =
+            Some(Channels { combined: 1, combined_max: 1, ..Channels::default() });
+        nic.queues.retain(|queue| queue.number == 0);
+        assert_eq!(rps(&nic, Steered::ByCpu), ["CPU 2-3"]);
+        assert_eq!(rps(&nic, Steered::Cpumap), [""; 0]);
+        // The queue that the plan opens counts.
+        nic.settings.channels =
+            Some(Channels { combined: 1, combined_max: 8, ..Channels::default() });
+        assert_eq!(rps(&nic, Steered::ByCpu), [""; 0]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::netlink::{Netlink, NetlinkError};
-use super::plan::{self, affinity_file, queue_file};
+use super::plan::{self, Workers, affinity_file, queue_file};
 use super::{Change, Host, How, Machine, Nic, NicError, Step};
 
 /// Why an interface cannot be tuned, or not be put back.
@@ -91,7 +91,7 @@ impl Tuning {
     ///
     /// # Errors
     /// When what was there before cannot be kept; then nothing was changed.
-    pub async fn apply(&self, workers: &[usize]) -> Result<Vec<Done>, TuningError> {
+    pub async fn apply(&self, workers: Workers<'_>) -> Result<Vec<Done>, TuningError> {
         let nic = Nic::read(&self.machine, &self.interface).await?;
         let steps = plan::plan(&nic, workers, &Host::read(&self.machine));
         let Some(channels) = steps.iter().find(|step| is_of_channels(step)) else {
@@ -313,6 +313,7 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::super::Steered;
     use super::super::tests::{Tree, WORKERS};
     use super::*;
 
@@ -331,7 +332,8 @@ mod tests {
         }
 
         fn steps(&self) -> Vec<Step> {
-            plan::plan(&self.nic(), WORKERS, &Host::read(&self.tree.machine()))
+            let workers = Workers { cpus: WORKERS, steered: Steered::Cpumap };
+            plan::plan(&self.nic(), workers, &Host::read(&self.tree.machine()))
         }
 
         fn nic(&self) -> Nic {

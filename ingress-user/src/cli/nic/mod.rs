@@ -9,6 +9,9 @@ use anyhow::{Result, ensure};
 use clap::Subcommand;
 
 use crate::config::Config;
+use crate::control::{self, Status};
+use crate::nic::{Nic, Steered, XdpFeatures};
+use crate::xdp::{Tier, check};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -58,5 +61,46 @@ impl Interfaces {
             "no interface: name one (see `ip link`), or set `xdp.interfaces` and give --config FILE"
         );
         Ok((config, names))
+    }
+}
+
+/// The daemon that serves the interfaces: as it runs, else as it is configured.
+struct Served {
+    status: Option<Status>,
+    tier: String,
+    /// CPUs of the workers, by number.
+    workers: Vec<usize>,
+}
+
+impl Served {
+    async fn ask(config: &Config) -> Self {
+        // A daemon of another version counts as none.
+        let answer = control::fetch_status(&config.control.socket).await.ok();
+        let status = answer.and_then(|json| serde_json::from_str::<Status>(&json).ok());
+        let (tier, workers) = match &status {
+            Some(status) => {
+                let workers = status.workers.iter().map(|worker| worker.cpu).collect();
+                (status.steering.tier.clone(), workers)
+            }
+            None => {
+                let tier = check::expected_tier(&config.xdp).name();
+                (tier.to_owned(), config.worker_cpus.clone())
+            }
+        };
+        Self { status, tier, workers }
+    }
+
+    /// How connections get from `nic` to the workers.
+    fn steered(&self, nic: &Nic) -> Steered {
+        let without_xdp =
+            matches!(nic.settings.xdp_features, Some(XdpFeatures { basic: false, .. }));
+        match self.tier.as_str() {
+            tier if tier == Tier::None.name() => Steered::Not,
+            // Expected, but a driver without native XDP leads to the next tier.
+            tier if tier == Tier::Cpumap.name() && (self.status.is_some() || !without_xdp) => {
+                Steered::Cpumap
+            }
+            _ => Steered::ByCpu,
+        }
     }
 }

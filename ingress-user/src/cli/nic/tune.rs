@@ -1,10 +1,10 @@
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use super::Interfaces;
+use super::{Interfaces, Served};
 use crate::cli::daemon::block_on;
 use crate::config::Config;
-use crate::nic::{self, Change, Done, Host, How, Machine, Nic, Step, Tuning};
+use crate::nic::{self, Change, Done, Host, How, Machine, Nic, Step, Tuning, Workers};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -49,7 +49,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 async fn plan(config: &Config, name: &str) -> Result<Vec<Step>> {
     let machine = Machine::this();
     let nic = Nic::read(&machine, name).await?;
-    Ok(nic::plan(&nic, &config.worker_cpus, &Host::read(&machine)))
+    let steered = Served::ask(config).await.steered(&nic);
+    let workers = Workers { cpus: &config.worker_cpus, steered };
+    Ok(nic::plan(&nic, workers, &Host::read(&machine)))
 }
 
 fn print_plans(plans: &[Plan], json: bool) -> Result<()> {
@@ -96,7 +98,9 @@ async fn apply(config: &Config, names: &[String]) -> Result<()> {
     let mut failed = 0;
     for name in names {
         let tuning = Tuning::new(Machine::this(), &config.state_dir, name);
-        let done = tuning.apply(&config.worker_cpus).await?;
+        let nic = Nic::read(&Machine::this(), name).await?;
+        let steered = Served::ask(config).await.steered(&nic);
+        let done = tuning.apply(Workers { cpus: &config.worker_cpus, steered }).await?;
         failed += print_done(name, &done, "all is as wanted")?;
         for step in plan(config, name).await? {
             if let How::Operator(command) = &step.how {
