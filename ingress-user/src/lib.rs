@@ -13,6 +13,7 @@
 //! - [`dns`]: the records to publish, and what a resolver says of them
 //! - [`control`]: admin socket, metrics endpoint and MTA-STS policy (tokio)
 //! - [`metrics`]: every counter and its name
+//! - [`nic`]: queues, interrupts and offloads of interfaces, and what to change for pinned workers
 //! - [`daemon`]: all of it started and stopped
 //! - [`cli`]: one file per subcommand
 
@@ -27,6 +28,7 @@ pub mod delivery;
 pub mod dns;
 mod log_budget;
 pub mod metrics;
+pub mod nic;
 pub mod policy;
 pub mod smtp;
 pub mod spool;

@@ -18,7 +18,7 @@ struct Rule {
     forbidden: &'static [&'static str],
 }
 
-const RULES: [Rule; 6] = [
+const RULES: [Rule; 7] = [
     Rule {
         name: "a sans-IO module uses no runtime, TLS, socket, file, clock or randomness",
         applies: is_sans_io,
@@ -50,6 +50,16 @@ const RULES: [Rule; 6] = [
         name: "only xdp/ imports aya",
         applies: |path| outside(path, &["xdp/"]),
         forbidden: &["aya"],
+    },
+    Rule {
+        name: "only nic/netlink/ speaks netlink",
+        applies: |path| outside(path, &["nic/netlink/"]),
+        forbidden: &[
+            "netlink_packet_core",
+            "netlink_packet_generic",
+            "netlink_packet_route",
+            "netlink_proto",
+        ],
     },
     Rule {
         name: "only sys/ has unsafe code in user space",
@@ -205,6 +215,7 @@ mod tests {
             ("ingress-ebpf/src/decode.rs", "\nuse tokio::time;"),
             ("ingress-user/src/worker/mod.rs", "\nuse tokio::sync::mpsc;"),
             ("ingress-user/src/spool/mod.rs", "\nuse aya::Ebpf;"),
+            ("ingress-user/src/nic/read.rs", "\nuse netlink_packet_core::Nla;"),
             ("ingress-user/src/spool/mod.rs", "\nunsafe { libc::getpid() }"),
             ("xtask/src/run.rs", "\nunsafe {}"),
             ("ingress-user/src/smtp/session.rs", "\nout.push(b\"ok\\r\\n\");"),
@@ -219,6 +230,7 @@ mod tests {
     fn what_a_rule_allows_passes() {
         let table = [
             ("ingress-user/src/xdp/mod.rs", "use aya::Ebpf;"),
+            ("ingress-user/src/nic/netlink/mod.rs", "use netlink_proto::sys::SocketAddr;"),
             ("ingress-user/src/sys/mod.rs", "unsafe { f() }"),
             ("ingress-user/src/smtp/reply.rs", "out.push(b\"ok\\r\\n\");"),
             (

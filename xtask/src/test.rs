@@ -48,6 +48,7 @@ const TOOLS: &[Tool] = &[
     UNSHARE,
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
+    ("setpriv", "util-linux"),
     ("unbound", "unbound"),
 ];
 
@@ -105,6 +106,12 @@ const NEEDS: &[Needs] = &[
         suite: "netns",
         privilege: Privilege::Kernel,
         programs: &["ip", "ethtool", "smtp-source"],
+        clients: &[],
+    },
+    Needs {
+        suite: "nic",
+        privilege: Privilege::Kernel,
+        programs: &["ip", "ethtool", "setpriv"],
         clients: &[],
     },
     Needs {

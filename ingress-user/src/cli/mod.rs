@@ -3,6 +3,7 @@
 mod check;
 mod daemon;
 mod dns;
+mod nic;
 mod run;
 mod status;
 mod tls;
@@ -36,7 +37,9 @@ enum Command {
     Dns(dns::Arguments),
     /// Follow what is said in sessions of chosen clients, as it is said
     Trace(trace::Arguments),
-    /// See what XDP drops, and renew its lists
+    /// Show network interfaces as packets meet them, and tune them for pinned workers
+    Nic(nic::Arguments),
+    /// Tell whether XDP will work on an interface, see what it drops, and renew its lists
     Xdp(xdp::Arguments),
 }
 
@@ -48,6 +51,7 @@ pub fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Tls(arguments) => tls::run(&arguments),
         Command::Dns(arguments) => dns::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
+        Command::Nic(arguments) => nic::run(&arguments),
         Command::Xdp(arguments) => xdp::run(&arguments),
     }
 }

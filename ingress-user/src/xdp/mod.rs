@@ -7,12 +7,14 @@
 //! - `steering`: configuration to tier, a pure function
 //! - [`Filter`]: bans, lists and samples of the loaded program; `lists`: how one set of networks is exchanged for another
 //! - [`DenyLists`]: lists from files; [`SampleFeed`]: dropped packets for the log and for people
+//! - [`check`]: whether XDP will work on an interface, told without attaching
 //! - `load`: object to kernel; `maps`: typed handles, the only place that knows the maps
 //!
 //! Everything hangs on file descriptors of this process: when it dies, however it dies, the kernel detaches the
 //! programs and the host goes on without them.
 
 mod blocks;
+pub mod check;
 mod deny;
 mod error;
 mod filter;

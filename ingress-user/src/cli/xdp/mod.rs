@@ -1,4 +1,6 @@
-//! `ingress xdp`: what the filter before the network stack does.
+//! `ingress xdp`: the programs before the network stack.
+
+mod check;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -14,6 +16,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Whether XDP will work here, and which tier of steering results; exits 1 when something is in the way
+    Check(check::Arguments),
     /// Print samples of dropped packets as they come: the first of each source, and some of those after it
     Watch(DaemonArguments),
     /// Have the daemon read its deny lists anew; prints how many networks are in force, and which lines were left out
@@ -22,6 +26,7 @@ enum Command {
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
+        Command::Check(arguments) => check::run(arguments),
         Command::Watch(daemon) => {
             block_on(control::follow(&daemon.socket()?, "/xdp/watch", super::print))?
         }
