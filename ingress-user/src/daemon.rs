@@ -22,6 +22,7 @@ use crate::control::{
 };
 use crate::delivery::{self, DeliveryHandle};
 use crate::metrics::Metrics;
+use crate::nic;
 use crate::policy::RecipientDomains;
 use crate::smtp::Settings;
 use crate::smtp::dialect::Dialect;
@@ -94,7 +95,7 @@ impl Daemon {
         let groups = open_groups(&config)?;
         let control = control::bind(&config.control)?;
         let mta_sts = BoundMtaSts::bind(&config.mta_sts.listen)?;
-        let data_plane = Arc::new(start_data_plane(&config, &groups)?);
+        let data_plane = Arc::new(start_data_plane(&config, &groups, runtime)?);
         let filter = start_filter(&config, &data_plane, runtime);
 
         let metrics = Arc::new(Metrics::new(&config.worker_cpus));
@@ -375,9 +376,11 @@ fn open_groups(config: &Config) -> Result<Vec<Group>> {
 }
 
 /// Attaches the kernel programs, and has the kernel find the right worker in the best way that there is.
-fn start_data_plane(config: &Config, groups: &[Group]) -> Result<DataPlane> {
+fn start_data_plane(config: &Config, groups: &[Group], runtime: &Runtime) -> Result<DataPlane> {
     let ports: Vec<u16> = groups.iter().map(|group| group.address.port()).collect();
-    let mut data_plane = DataPlane::start(&config.xdp, &config.worker_cpus, &ports)?;
+    let Config { xdp, worker_cpus, .. } = config;
+    let queues_fit = runtime.block_on(nic::queues_fit(&xdp.interfaces, worker_cpus));
+    let mut data_plane = DataPlane::start(xdp, worker_cpus, &ports, queues_fit)?;
     for group in groups {
         if data_plane.tier() == Tier::IncomingCpu {
             listener::steer_by_incoming_cpu(&group.sockets, &config.worker_cpus)

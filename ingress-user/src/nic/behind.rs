@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::Serialize;
 
-use super::{CpuSet, Direction, Nic, Queue};
+use super::{CpuSet, Direction, Machine, Nic, Queue};
 
 /// How connections get from a queue to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,33 @@ pub fn behind(nic: &Nic, queue: &Queue, steered: Steered, workers: &[usize]) -> 
     let there = numbered.filter(|(_, cpu)| cpus.contains(**cpu)).map(|(number, _)| number);
     let there: Vec<usize> = there.collect();
     if there.is_empty() { Behind::NoWorker } else { Behind::Workers(there) }
+}
+
+/// Whether the receive queues by themselves spread connections over all workers: each queue is handled by one of them, and each
+/// of them has one. False where that is not known.
+pub fn each_worker_has_a_queue(nic: &Nic, workers: &[usize]) -> bool {
+    let mut served = vec![false; workers.len()];
+    for queue in nic.queues(Direction::Rx) {
+        match behind(nic, queue, Steered::ByCpu, workers) {
+            Behind::Workers(numbers) => match numbers[..] {
+                [number] => served[number] = true,
+                _ => return false,
+            },
+            _ => return false,
+        }
+    }
+    served.into_iter().all(|served| served)
+}
+
+/// [`each_worker_has_a_queue`] of all these interfaces. False where one of them cannot be read, or there is none.
+pub async fn queues_fit(interfaces: &[String], workers: &[usize]) -> bool {
+    for name in interfaces {
+        let nic = Nic::read(&Machine::this(), name).await;
+        if !nic.is_ok_and(|nic| each_worker_has_a_queue(&nic, workers)) {
+            return false;
+        }
+    }
+    !interfaces.is_empty()
 }
 
 /// Where the packets of a queue are handled, or come from.
@@ -105,6 +132,30 @@ mod tests {
         let nic = nic(Some(CpuSet::default()));
         assert_eq!(of(&nic, 0, Steered::ByCpu), Behind::Workers(vec![1]));
         assert_eq!(of(&nic, 1, Steered::ByCpu), Behind::Workers(vec![0, 1]));
+    }
+
+    #[test]
+    fn queues_fit_where_each_worker_has_its_own() {
+        let one = |irq| {
+            let mut nic = nic(None);
+            let Some(queue) = nic.queues.first_mut() else { unreachable!("it has two") };
+            queue.irq = irq;
+            nic
+        };
+        let mut both = one(Some(40));
+        let second = Queue { irq: Some(41), ..both.queues[0].clone() };
+        both.queues.push(second);
+        let on_4 =
+            Irq { number: 41, effective: Some([4].into_iter().collect()), ..both.irqs[0].clone() };
+        both.irqs.push(on_4);
+        assert!(each_worker_has_a_queue(&both, &[4, 6]));
+        assert!(!each_worker_has_a_queue(&both, &[4, 6, 7]), "a worker without a queue");
+        assert!(!each_worker_has_a_queue(&both, &[6]), "a queue without a worker");
+        assert!(!each_worker_has_a_queue(&one(Some(40)), &[4, 6]));
+        assert!(!each_worker_has_a_queue(&one(None), &[6]), "nobody knows where it is handled");
+        let mut spread = both.clone();
+        spread.queues[0].cpus = Some([4, 6].into_iter().collect());
+        assert!(!each_worker_has_a_queue(&spread, &[4, 6]), "RPS takes it to more than one");
     }
 
     #[test]

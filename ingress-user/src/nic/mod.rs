@@ -21,7 +21,7 @@ mod tuning;
 
 use serde::{Deserialize, Serialize};
 
-pub use behind::{Behind, Steered, behind};
+pub use behind::{Behind, Steered, behind, each_worker_has_a_queue, queues_fit};
 pub use cpus::CpuSet;
 pub use machine::Machine;
 pub use netlink::NetlinkError;

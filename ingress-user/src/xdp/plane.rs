@@ -22,7 +22,8 @@ pub struct DataPlane {
 }
 
 impl DataPlane {
-    /// Attaches what `config` asks for. `worker_cpus` are the CPUs that have a worker, `ports` those of the listeners.
+    /// Attaches what `config` asks for. `worker_cpus` are the CPUs that have a worker, `ports` those of the listeners;
+    /// `queues_fit` when the receive queues by themselves spread connections over all workers.
     ///
     /// With `xdp.mode = "auto"` a failure is a warning in the log, and the tier one that needs no XDP.
     ///
@@ -32,8 +33,9 @@ impl DataPlane {
         config: &XdpConfig,
         worker_cpus: &[usize],
         ports: &[u16],
+        queues_fit: bool,
     ) -> Result<Self, XdpError> {
-        let plan = steering::plan(config);
+        let plan = steering::plan(config, queues_fit);
         let Some(attach) = plan.attach else {
             return Ok(Self::without_prefilter(plan.tier, plan.reason.into()));
         };

@@ -51,7 +51,8 @@ pub(super) struct Attach {
     pub(super) required: bool,
 }
 
-pub(super) fn plan(config: &XdpConfig) -> Plan {
+/// `queues_fit`: each worker's CPU has receive queues of its own, on every interface.
+pub(super) fn plan(config: &XdpConfig, queues_fit: bool) -> Plan {
     let without = |reason| Plan { attach: None, tier: without_xdp(config.steering), reason };
     if config.interfaces.is_empty() {
         return without("No interface is configured for XDP.");
@@ -69,6 +70,9 @@ pub(super) fn plan(config: &XdpConfig) -> Plan {
         }
         (AttachMode::Native, SteeringMode::Queues) => {
             (Tier::Queues, "The RX queues spread connections over the workers' CPUs.")
+        }
+        (AttachMode::Native, SteeringMode::Auto) if queues_fit => {
+            (Tier::Queues, "Each worker's CPU has RX queues of its own, which spread connections.")
         }
         (AttachMode::Native, SteeringMode::Auto | SteeringMode::Cpumap) => {
             (Tier::Cpumap, "XDP redirects each connection to its worker's CPU.")
@@ -91,13 +95,27 @@ mod tests {
     use super::*;
     use crate::config::FilterConfig;
 
-    fn planned(mode: XdpMode, steering: SteeringMode) -> Plan {
-        plan(&XdpConfig {
+    #[test]
+    fn queues_are_enough_where_each_worker_has_one_and_nothing_else_is_asked_for() {
+        let tiers = STEERINGS.map(|steering| plan(&config(XdpMode::Auto, steering), true).tier);
+        assert_eq!(tiers, [Tier::Queues, Tier::Queues, Tier::Cpumap, Tier::None]);
+        assert_eq!(
+            plan(&config(XdpMode::Generic, SteeringMode::Auto), true).tier,
+            Tier::IncomingCpu
+        );
+    }
+
+    fn config(mode: XdpMode, steering: SteeringMode) -> XdpConfig {
+        XdpConfig {
             interfaces: vec!["eth0".into()],
             mode,
             steering,
             filter: FilterConfig::default(),
-        })
+        }
+    }
+
+    fn planned(mode: XdpMode, steering: SteeringMode) -> Plan {
+        plan(&config(mode, steering), false)
     }
 
     const STEERINGS: [SteeringMode; 4] =
@@ -130,12 +148,8 @@ mod tests {
     #[test]
     fn without_interfaces_nothing_is_attached() {
         for steering in STEERINGS {
-            let plan = plan(&XdpConfig {
-                interfaces: vec![],
-                mode: XdpMode::Native,
-                steering,
-                filter: FilterConfig::default(),
-            });
+            let config = XdpConfig { interfaces: vec![], ..config(XdpMode::Native, steering) };
+            let plan = plan(&config, false);
             assert_eq!((plan.attach, plan.tier), (None, without_xdp(steering)));
         }
     }

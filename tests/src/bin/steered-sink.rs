@@ -46,7 +46,7 @@ fn serve(mode: &str, steering: &str, address: &str, cpus: &[&str]) -> Result<()>
     };
     let address: SocketAddr = address.parse()?;
     let cpus: Vec<usize> = cpus.iter().map(|cpu| cpu.parse()).collect::<Result<_, _>>()?;
-    let mut plane = DataPlane::start(&config, &cpus, &[address.port()])?;
+    let mut plane = DataPlane::start(&config, &cpus, &[address.port()], false)?;
     let listeners = listen(address, &cpus, plane.tier())?;
     let group: Vec<_> = listeners.iter().map(|(cpu, listener)| (*cpu, listener)).collect();
     plane.attach_listeners(&group)?;

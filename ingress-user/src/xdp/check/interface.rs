@@ -229,7 +229,7 @@ mod tests {
         };
         change(&mut xdp);
         let subject = Subject { xdp: &xdp, workers: &[0, 1, 2], ports: &[25] };
-        let tier = super::super::expected_tier(&xdp);
+        let tier = super::super::expected_tier(&xdp, false);
         let mut findings = findings(nic, program, tier, &subject);
         findings.retain(|finding| finding.state != State::Ok);
         findings

@@ -21,7 +21,7 @@ use super::load::{self, Prefilter, Redirection, Setup};
 use super::object::object;
 use super::steering::{self, Plan, Tier};
 use crate::config::{XdpConfig, XdpMode};
-use crate::nic::{Machine, Nic};
+use crate::nic::{self, Machine, Nic};
 
 /// What is asked about.
 #[derive(Debug, Clone, Copy)]
@@ -87,18 +87,24 @@ impl Finding {
 }
 
 /// The tier of `config` where nothing fails.
-pub fn expected_tier(config: &XdpConfig) -> Tier {
-    steering::plan(config).tier
+pub fn expected_tier(config: &XdpConfig, queues_fit: bool) -> Tier {
+    steering::plan(config, queues_fit).tier
 }
 
 /// Asks every question of a daemon that attaches to the interfaces of `subject`.
 pub async fn check(subject: &Subject<'_>) -> Report {
     let machine = Machine::this();
-    let plan = steering::plan(subject.xdp);
+    let mut nics = Vec::with_capacity(subject.xdp.interfaces.len());
+    for name in &subject.xdp.interfaces {
+        nics.push((name, Nic::read(&machine, name).await));
+    }
+    let fits = |nic: &Nic| nic::each_worker_has_a_queue(nic, subject.workers);
+    let queues_fit = nics.iter().all(|(_, nic)| nic.as_ref().is_ok_and(fits));
+    let plan = steering::plan(subject.xdp, queues_fit);
     let mut findings = host::findings(&host::Facts::read(&machine));
     let mut indexes = Vec::new();
-    for name in &subject.xdp.interfaces {
-        let found = match Nic::read(&machine, name).await {
+    for (name, nic) in nics {
+        let found = match nic {
             Ok(nic) => {
                 indexes.push(nic.index);
                 let program = nic.xdp.and_then(|program| program_name(program.id));
@@ -251,7 +257,7 @@ mod tests {
             steering: SteeringMode::Auto,
             filter: FilterConfig::default(),
         };
-        result(&config, steering::plan(&config), &[Finding::new("a", state, "b")]).0
+        result(&config, steering::plan(&config, false), &[Finding::new("a", state, "b")]).0
     }
 
     #[test]
