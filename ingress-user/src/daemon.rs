@@ -22,7 +22,7 @@ use crate::control::{
 };
 use crate::delivery::{self, DeliveryHandle};
 use crate::metrics::Metrics;
-use crate::nic;
+use crate::nic::Survey;
 use crate::policy::RecipientDomains;
 use crate::smtp::Settings;
 use crate::smtp::dialect::Dialect;
@@ -379,8 +379,8 @@ fn open_groups(config: &Config) -> Result<Vec<Group>> {
 fn start_data_plane(config: &Config, groups: &[Group], runtime: &Runtime) -> Result<DataPlane> {
     let ports: Vec<u16> = groups.iter().map(|group| group.address.port()).collect();
     let Config { xdp, worker_cpus, .. } = config;
-    let queues_fit = runtime.block_on(nic::queues_fit(&xdp.interfaces, worker_cpus));
-    let mut data_plane = DataPlane::start(xdp, worker_cpus, &ports, queues_fit)?;
+    let survey = runtime.block_on(Survey::of(&xdp.interfaces, worker_cpus));
+    let mut data_plane = DataPlane::start(xdp, worker_cpus, &ports, &survey)?;
     for group in groups {
         if data_plane.tier() == Tier::IncomingCpu {
             listener::steer_by_incoming_cpu(&group.sockets, &config.worker_cpus)

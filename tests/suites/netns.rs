@@ -121,6 +121,23 @@ fn kill_9_leaves_no_program_on_the_interface() {
 }
 
 #[test]
+fn another_program_on_the_interface_is_named_and_stays() {
+    let Some(pair) = netns::pair_for_steering() else { return };
+    let xdp = format!("[xdp]\ninterfaces = [\"{INTERFACE}\"]\nmode = \"native\"\n");
+    let first = site(&xdp);
+    let daemon = start(&pair, &first);
+    let config = std::fs::read_to_string(first.config()).unwrap().replace(":25\"", ":26\"");
+    let second = Site::with_config(&config).unwrap();
+    let mut command = pair.server.command(ingress_tests::bin());
+    command.arg("run").arg("--config").arg(second.config());
+    let error = format!("{:#}", Daemon::start(command).err().expect("the interface is taken"));
+    assert!(error.contains("another XDP program (id "), "{error}");
+    assert!(error.contains(", \"prefilter\") is attached to `mail0` and not touched"), "{error}");
+    load(&pair);
+    assert!(local_share(&daemon) >= 0.99);
+}
+
+#[test]
 fn auto_takes_a_lower_tier_where_there_is_no_native_xdp() {
     let Some(pair) = netns::pair_for_steering() else { return };
     let site = site("[xdp]\ninterfaces = [\"lo\"]\nmode = \"auto\"\n");

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::Serialize;
 
-use super::{CpuSet, Direction, Machine, Nic, Queue};
+use super::{CpuSet, Direction, Nic, Queue};
 
 /// How connections get from a queue to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,17 +57,6 @@ pub fn each_worker_has_a_queue(nic: &Nic, workers: &[usize]) -> bool {
         }
     }
     served.into_iter().all(|served| served)
-}
-
-/// [`each_worker_has_a_queue`] of all these interfaces. False where one of them cannot be read, or there is none.
-pub async fn queues_fit(interfaces: &[String], workers: &[usize]) -> bool {
-    for name in interfaces {
-        let nic = Nic::read(&Machine::this(), name).await;
-        if !nic.is_ok_and(|nic| each_worker_has_a_queue(&nic, workers)) {
-            return false;
-        }
-    }
-    !interfaces.is_empty()
 }
 
 /// Where the packets of a queue are handled, or come from.

@@ -14,6 +14,7 @@ mod machine;
 mod netlink;
 mod plan;
 mod read;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -21,11 +22,12 @@ mod tuning;
 
 use serde::{Deserialize, Serialize};
 
-pub use behind::{Behind, Steered, behind, each_worker_has_a_queue, queues_fit};
+pub use behind::{Behind, Steered, behind, each_worker_has_a_queue};
 pub use cpus::CpuSet;
 pub use machine::Machine;
 pub use netlink::NetlinkError;
 pub use plan::{Change, Host, How, MERGING_OFFLOADS, Step, Workers, plan};
+pub use survey::Survey;
 pub use text::{Counted, Shown};
 pub use tuning::{Done, Tuning, TuningError};
 

@@ -1,13 +1,29 @@
 //! What can go wrong with the kernel programs, told by what the operator can do about it.
 
+use std::collections::BTreeMap;
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
 use aya::EbpfError;
-use aya::programs::ProgramError;
+use aya::programs::{ProgramError, loaded_programs};
 use ingress_ebpf::abi::{INTERFACES_MAX, PORTS_MAX};
 use rustix::io::Errno;
+
+/// The program that is in the way, as far as it is known: its id, and its name where the kernel tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occupant(Option<Box<(u32, Option<String>)>>);
+
+impl fmt::Display for Occupant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_deref() {
+            Some((id, Some(name))) => write!(f, " (id {id}, {name:?})"),
+            Some((id, None)) => write!(f, " (id {id})"),
+            None => Ok(()),
+        }
+    }
+}
 
 /// Failure to load or attach a kernel program. The message is one line; causes are in `source()`.
 #[derive(Debug, thiserror::Error)]
@@ -29,9 +45,10 @@ pub enum XdpError {
     )]
     NoNativeXdp { interface: String, source: ProgramError },
     #[error(
-        "another XDP program is attached to `{interface}`: stop its owner, or `ip link set dev {interface} xdp off`"
+        "another XDP program{occupant} is attached to `{interface}` and not touched: stop its owner, or \
+         `ip link set dev {interface} xdp off`"
     )]
-    Occupied { interface: String, source: ProgramError },
+    Occupied { interface: String, occupant: Occupant, source: ProgramError },
     #[error(
         "cannot attach to `{interface}`: its driver may want a smaller MTU or fewer queues (see `dmesg`), \
          or set `xdp.mode = \"off\"`"
@@ -71,6 +88,18 @@ impl XdpError {
         match self {
             Self::Verifier { log, .. } => Some(log),
             _ => None,
+        }
+    }
+
+    /// With the program that is in the way of an attachment, by the ids of those on the interfaces.
+    pub(super) fn with_occupant(self, programs: &BTreeMap<String, u32>) -> Self {
+        match self {
+            Self::Occupied { interface, source, .. } => {
+                let id = programs.get(&interface).copied();
+                let occupant = Occupant(id.map(|id| Box::new((id, program_name(id)))));
+                Self::Occupied { interface, occupant, source }
+            }
+            other => other,
         }
     }
 
@@ -125,7 +154,9 @@ impl XdpError {
             }
             Some(Errno::OPNOTSUPP) => Self::NoNativeXdp { interface, source },
             // EEXIST: one in the other mode (native beside generic).
-            Some(Errno::BUSY | Errno::EXIST) => Self::Occupied { interface, source },
+            Some(Errno::BUSY | Errno::EXIST) => {
+                Self::Occupied { interface, occupant: Occupant(None), source }
+            }
             _ => Self::Attach { interface, source },
         }
     }
@@ -139,6 +170,12 @@ impl XdpError {
         }
         Self::Map { action, source: source.into() }
     }
+}
+
+/// None where the kernel does not tell, which takes CAP_SYS_ADMIN.
+pub(super) fn program_name(id: u32) -> Option<String> {
+    let program = loaded_programs().flatten().find(|program| program.id() == id)?;
+    program.name_as_str().map(str::to_owned)
 }
 
 fn not_permitted(error: &(dyn Error + 'static)) -> bool {

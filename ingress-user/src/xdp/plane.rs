@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
 use crate::config::XdpConfig;
+use crate::nic::Survey;
 
 use super::error::XdpError;
 use super::filter::Filter;
@@ -23,7 +24,7 @@ pub struct DataPlane {
 
 impl DataPlane {
     /// Attaches what `config` asks for. `worker_cpus` are the CPUs that have a worker, `ports` those of the listeners;
-    /// `queues_fit` when the receive queues by themselves spread connections over all workers.
+    /// `survey` what is known of the interfaces.
     ///
     /// With `xdp.mode = "auto"` a failure is a warning in the log, and the tier one that needs no XDP.
     ///
@@ -33,9 +34,9 @@ impl DataPlane {
         config: &XdpConfig,
         worker_cpus: &[usize],
         ports: &[u16],
-        queues_fit: bool,
+        survey: &Survey,
     ) -> Result<Self, XdpError> {
-        let plan = steering::plan(config, queues_fit);
+        let plan = steering::plan(config, survey.queues_fit);
         let Some(attach) = plan.attach else {
             return Ok(Self::without_prefilter(plan.tier, plan.reason.into()));
         };
@@ -43,7 +44,8 @@ impl DataPlane {
             Tier::Cpumap => Redirection::Cpus(worker_cpus),
             Tier::Queues | Tier::IncomingCpu | Tier::None => Redirection::Off,
         };
-        match attach_all(config, attach, ports, redirection) {
+        let attached = attach_all(config, attach, ports, redirection);
+        match attached.map_err(|error| error.with_occupant(&survey.programs)) {
             Ok((prefilter, interfaces)) => Ok(Self {
                 tier: plan.tier,
                 reason: plan.reason.into(),

@@ -14,6 +14,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use ingress_tests::netns;
 use ingress_user::config::{FilterConfig, SteeringMode, XdpConfig, XdpMode};
+use ingress_user::nic::Survey;
 use ingress_user::xdp::{DataPlane, InterfaceTelemetry, Tier};
 
 const GREETING: &[u8] = b"220 mx.example.net\r\n";
@@ -46,7 +47,7 @@ fn serve(mode: &str, steering: &str, address: &str, cpus: &[&str]) -> Result<()>
     };
     let address: SocketAddr = address.parse()?;
     let cpus: Vec<usize> = cpus.iter().map(|cpu| cpu.parse()).collect::<Result<_, _>>()?;
-    let mut plane = DataPlane::start(&config, &cpus, &[address.port()], false)?;
+    let mut plane = DataPlane::start(&config, &cpus, &[address.port()], &Survey::default())?;
     let listeners = listen(address, &cpus, plane.tier())?;
     let group: Vec<_> = listeners.iter().map(|(cpu, listener)| (*cpu, listener)).collect();
     plane.attach_listeners(&group)?;

@@ -10,7 +10,7 @@ use clap::Subcommand;
 
 use crate::config::Config;
 use crate::control::{self, Status};
-use crate::nic::{self, Nic, Steered, XdpFeatures};
+use crate::nic::{Nic, Steered, Survey, XdpFeatures};
 use crate::xdp::{Tier, check};
 
 #[derive(Debug, clap::Args)]
@@ -83,8 +83,8 @@ impl Served {
                 (status.steering.tier.clone(), workers)
             }
             None => {
-                let queues_fit = nic::queues_fit(&config.xdp.interfaces, &config.worker_cpus).await;
-                let tier = check::expected_tier(&config.xdp, queues_fit).name();
+                let survey = Survey::of(&config.xdp.interfaces, &config.worker_cpus).await;
+                let tier = check::expected_tier(&config.xdp, survey.queues_fit).name();
                 (tier.to_owned(), config.worker_cpus.clone())
             }
         };

@@ -11,11 +11,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::{fs, io};
 
-use aya::programs::loaded_programs;
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 
-use super::error::XdpError;
+use super::error::{XdpError, program_name};
 use super::lists::ListFile;
 use super::load::{self, Prefilter, Redirection, Setup};
 use super::object::object;
@@ -185,12 +184,6 @@ fn lone_listener() -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(1)?;
     Ok(socket.into())
-}
-
-/// None where the kernel does not tell, which takes CAP_SYS_ADMIN.
-fn program_name(id: u32) -> Option<String> {
-    let program = loaded_programs().flatten().find(|program| program.id() == id)?;
-    program.name_as_str().map(str::to_owned)
 }
 
 fn result(config: &XdpConfig, plan: Plan, findings: &[Finding]) -> (Option<Tier>, String) {
