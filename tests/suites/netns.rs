@@ -130,7 +130,8 @@ fn another_program_on_the_interface_is_named_and_stays() {
     let second = Site::with_config(&config).unwrap();
     let mut command = pair.server.command(ingress_tests::bin());
     command.arg("run").arg("--config").arg(second.config());
-    let error = format!("{:#}", Daemon::start(command).err().expect("the interface is taken"));
+    let Err(error) = Daemon::start(command) else { panic!("the interface is taken") };
+    let error = format!("{error:#}");
     assert!(error.contains("another XDP program (id "), "{error}");
     assert!(error.contains(", \"prefilter\") is attached to `mail0` and not touched"), "{error}");
     load(&pair);
