@@ -7,13 +7,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::{Config, FilterConfig, FilterMode, ListenerConfig, TlsMode};
 use crate::control::{
@@ -35,12 +36,16 @@ use crate::worker::clock::Now;
 use crate::worker::tls::{TlsContext, TlsService};
 use crate::worker::watch::WatchList;
 use crate::worker::{
-    Admission, CompletionPost, Listening, MailboxSender, PreparedWorker, WorkerParts, listener,
+    Admission, CompletionPost, Crew, Listening, MailboxSender, Member, PreparedWorker, WorkerParts,
+    listener,
 };
 use crate::xdp::{self, DataPlane, DenyLists, InterfaceTelemetry, SampleFeed, Tier};
 
 /// File descriptors beside those of connections: listeners, event loops, segments, deliveries, kernel maps.
 const OTHER_FILES: usize = 512;
+
+/// Between two looks at the workers: what one that died was to serve is served by another within a second.
+const CREW_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Where the daemon can be reached, with the ports the kernel chose.
 #[derive(Debug)]
@@ -54,7 +59,7 @@ pub struct Ready {
 /// All threads and tasks of a started daemon.
 pub struct Daemon {
     ready: Ready,
-    workers: Vec<(MailboxSender, JoinHandle<()>)>,
+    crew: Arc<Crew>,
     certificates: Arc<Certificates>,
     filter: Option<XdpControl>,
     journal: JournalThread,
@@ -102,8 +107,7 @@ impl Daemon {
         let commits_in_flight_max = config.spool.submissions_max + config.spool.batch_messages_max;
         let prepared = prepare_workers(&config, commits_in_flight_max)?;
         let mailboxes: Vec<MailboxSender> = prepared.iter().map(PreparedWorker::mailbox).collect();
-        let (spool, spool_thread, delivery) =
-            open_spool(&config, mailboxes.clone(), &metrics, runtime)?;
+        let (spool, spool_thread, delivery) = open_spool(&config, mailboxes, &metrics, runtime)?;
         let ready = Ready {
             listeners: groups.iter().map(Group::status).collect(),
             control: control.socket().to_owned(),
@@ -146,11 +150,11 @@ impl Daemon {
             journal: reporter,
             commits_in_flight_max,
         };
-        let threads = seed.start_workers(prepared, groups)?;
-        let workers = mailboxes.into_iter().zip(threads).collect();
+        let crew = Arc::new(Crew::new(seed.start_workers(prepared, groups)?));
+        runtime.spawn(look_after(Arc::clone(&crew), Arc::clone(&data_plane)));
         Ok(Self {
             ready,
-            workers,
+            crew,
             certificates,
             filter,
             journal,
@@ -178,14 +182,7 @@ impl Daemon {
     /// Stops accepting, lets open transactions finish (bounded by the workers), and ends every part. What is not delivered
     /// stays in the spool.
     pub fn drain(self, runtime: &Runtime) {
-        for (mailbox, _) in &self.workers {
-            mailbox.drain();
-        }
-        for (_, thread) in self.workers {
-            if thread.join().is_err() {
-                tracing::error!("a worker had panicked; its connections were lost");
-            }
-        }
+        self.crew.drain();
         // The workers were the last to report.
         self.journal.join();
         runtime.block_on(self.delivery.stop());
@@ -212,7 +209,7 @@ impl WorkerSeed {
         self,
         prepared: Vec<PreparedWorker>,
         groups: Vec<Group>,
-    ) -> Result<Vec<JoinHandle<()>>> {
+    ) -> Result<Vec<Member>> {
         let Self { config, tls, spool, metrics, watches, journal, commits_in_flight_max } = self;
         let admission = Arc::new(Admission::new(
             config.limits.connections_max,
@@ -235,25 +232,49 @@ impl WorkerSeed {
             .into_iter()
             .zip(listening)
             .enumerate()
-            .map(|(index, (worker, listeners))| {
-                worker
-                    .start(WorkerParts {
-                        index,
-                        hostname: config.hostname.as_str().into(),
-                        listeners,
-                        spool: spool.clone(),
-                        admission: Arc::clone(&admission),
-                        watches: watches.clone(),
-                        journal: journal.clone(),
-                        metrics: Arc::clone(&metrics),
-                        accept_burst_max: config.limits.accept_burst_max,
-                        buffers_max: config.limits.buffers_per_worker_max,
-                        handshakes_max: config.limits.handshakes_per_worker_max,
-                        commits_in_flight_max,
-                    })
-                    .with_context(|| format!("cannot start worker {index}"))
+            .zip(&config.worker_cpus)
+            .map(|((index, (worker, listeners)), &cpu)| {
+                let parts = WorkerParts {
+                    index,
+                    hostname: config.hostname.as_str().into(),
+                    listeners: listeners
+                        .iter()
+                        .map(Listening::try_clone)
+                        .collect::<Result<_, _>>()?,
+                    spool: spool.clone(),
+                    admission: Arc::clone(&admission),
+                    watches: watches.clone(),
+                    journal: journal.clone(),
+                    metrics: Arc::clone(&metrics),
+                    accept_burst_max: config.limits.accept_burst_max,
+                    buffers_max: config.limits.buffers_per_worker_max,
+                    handshakes_max: config.limits.handshakes_per_worker_max,
+                    commits_in_flight_max,
+                };
+                let mailbox = worker.mailbox();
+                let thread =
+                    worker.start(parts).with_context(|| format!("cannot start worker {index}"))?;
+                Ok(Member { cpu, mailbox, thread, listeners })
             })
             .collect()
+    }
+}
+
+/// Looks again and again whether a worker has died, and has its work done by the others. Without any left the process ends, so
+/// that whoever started it starts it anew.
+async fn look_after(crew: Arc<Crew>, data_plane: Arc<DataPlane>) {
+    let mut looks = interval(CREW_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        match crew.look_after() {
+            None => {}
+            Some(cpus) if cpus.is_empty() => {
+                tracing::error!("no worker is left; the process ends");
+                std::process::exit(1);
+            }
+            Some(cpus) => data_plane.redirect_to(&cpus),
+        }
     }
 }
 
@@ -511,3 +532,6 @@ fn serve_control(
     });
     stop
 }
+
+#[cfg(test)]
+mod tests;

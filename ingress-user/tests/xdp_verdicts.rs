@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ingress_ebpf::abi::{PORTS_MAX, Verdict};
+use ingress_ebpf::abi::{BUCKETS, PORTS_MAX, Verdict};
 use ingress_ebpf::decode::{Miss, decode};
 use ingress_ebpf::packets::{Extension, Frame, Network, Tag};
 use ingress_user::config::{FilterConfig, FilterMode};
@@ -409,6 +409,17 @@ fn samples_that_nobody_reads_are_counted_as_lost() {
         (prefilter.filter().samples().len() as u64, prefilter.filter().samples_lost());
     assert_eq!(read + lost, 10_000);
     assert!(lost > 0);
+}
+
+#[test]
+fn the_connections_of_a_dead_worker_go_to_the_living_and_theirs_stay() {
+    let Some(prefilter) = load(Redirection::Cpus(&[0, 1]), &generous()) else { return };
+    let buckets = BUCKETS as usize;
+    assert_eq!(prefilter.buckets_of(&[0, 1]).unwrap(), [buckets / 2, buckets / 2]);
+    prefilter.redirect_to(&[1]).unwrap();
+    assert_eq!(prefilter.buckets_of(&[0, 1]).unwrap(), [0, buckets]);
+    prefilter.redirect_to(&[]).unwrap();
+    assert_eq!(prefilter.buckets_of(&[0, 1]).unwrap(), [0, buckets], "nobody is left to take them");
 }
 
 #[test]

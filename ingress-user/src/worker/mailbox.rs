@@ -5,10 +5,11 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use mio::Waker;
 
+use super::run::Listening;
 use crate::spool::{Completion, CompletionSink};
 
-/// Letters beside completions that may wait at once: a drain request.
-const CONTROL_LETTERS_MAX: usize = 4;
+/// Letters beside completions that may wait at once: a drain request, and listeners of workers that have died.
+const CONTROL_LETTERS_MAX: usize = 64;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -17,6 +18,10 @@ pub(super) enum Letter {
     Committed(Completion),
     /// Stop accepting, let transactions finish, then end.
     Drain,
+    /// Serve this listener of a worker that has died.
+    Adopt(Box<Listening>),
+    #[cfg(test)]
+    Die,
 }
 
 /// The end the worker reads.
@@ -40,6 +45,19 @@ impl MailboxSender {
     /// Asks the worker to finish. A worker that is gone has finished.
     pub fn drain(&self) {
         let _ = self.letters.try_send(Letter::Drain);
+        self.wake();
+    }
+
+    /// Has the worker serve a listener of one that has died. False when it has no room for the letter.
+    pub(super) fn adopt(&self, listener: Listening) -> bool {
+        let is_sent = self.letters.try_send(Letter::Adopt(Box::new(listener))).is_ok();
+        self.wake();
+        is_sent
+    }
+
+    #[cfg(test)]
+    pub(super) fn kill(&self) {
+        self.letters.try_send(Letter::Die).unwrap();
         self.wake();
     }
 

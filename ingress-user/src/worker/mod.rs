@@ -10,6 +10,7 @@ pub mod clock;
 mod closing;
 mod commit;
 mod connection;
+mod crew;
 mod error_log;
 #[cfg(test)]
 mod in_place;
@@ -23,5 +24,6 @@ pub mod watch;
 mod window;
 
 pub use admission::Admission;
+pub use crew::{Crew, Member};
 pub use mailbox::{CompletionPost, MailboxSender};
 pub use run::{Listening, PreparedWorker, WorkerParts};

@@ -1,6 +1,7 @@
 //! The loop of a worker.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -39,6 +40,20 @@ pub struct Listening {
     pub socket: std::net::TcpListener,
     pub settings: Arc<Settings>,
     pub service: TlsService,
+}
+
+impl Listening {
+    /// The same socket once more, which keeps it open.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let (settings, service) = (Arc::clone(&self.settings), self.service.clone());
+        Ok(Self { socket: self.socket.try_clone()?, settings, service })
+    }
+}
+
+impl fmt::Debug for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Listening").field(&self.socket).finish()
+    }
 }
 
 /// What a worker is made of.
@@ -165,21 +180,13 @@ impl Shared {
 
 impl Worker {
     fn new(prepared: PreparedWorker, parts: WorkerParts) -> io::Result<Self> {
-        let mut listeners = Vec::with_capacity(parts.listeners.len());
-        let mut services = Vec::with_capacity(parts.listeners.len());
-        for (number, listening) in parts.listeners.into_iter().enumerate() {
-            let mut socket = TcpListener::from_std(listening.socket);
-            prepared.poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
-            listeners.push(Listener { socket, settings: listening.settings, acceptable: true });
-            services.push(listening.service);
-        }
         let now = Now::read().monotonic;
-        Ok(Self {
+        let mut worker = Self {
             index: parts.index,
             hostname: parts.hostname,
             poll: prepared.poll,
             mailbox: prepared.mailbox,
-            listeners,
+            listeners: Vec::with_capacity(parts.listeners.len()),
             connections: Slab::new(),
             next_generation: 1,
             timers: TimerWheel::new(now),
@@ -189,7 +196,7 @@ impl Worker {
                 index: parts.index,
                 pool: BufferPool::new(parts.buffers_max, now),
                 scratch: Scratch::default(),
-                services,
+                services: Vec::with_capacity(parts.listeners.len()),
                 admission: parts.admission,
                 watches: parts.watches,
                 errors: ErrorLog::default(),
@@ -203,7 +210,29 @@ impl Worker {
             commits_in_flight_max: parts.commits_in_flight_max,
             last_id_micros: 0,
             drain_until: None,
-        })
+        };
+        parts.listeners.into_iter().try_for_each(|listening| worker.serve(listening))?;
+        Ok(worker)
+    }
+
+    /// Accepts from this socket from now on.
+    fn serve(&mut self, listening: Listening) -> io::Result<()> {
+        let Listening { socket, settings, service } = listening;
+        let mut socket = TcpListener::from_std(socket);
+        let token = Token(self.listeners.len());
+        self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
+        self.listeners.push(Listener { socket, settings, acceptable: true });
+        self.shared.services.push(service);
+        Ok(())
+    }
+
+    /// Serves a listener of a worker that has died, unless it is about to end itself.
+    fn adopt(&mut self, listening: Listening) {
+        if self.drain_until.is_none()
+            && let Err(error) = self.serve(listening)
+        {
+            tracing::error!(%error, "cannot serve the listener of a worker that has died");
+        }
     }
 
     pub(super) fn metrics(&self) -> &WorkerMetrics {
@@ -252,6 +281,9 @@ impl Worker {
             match letter {
                 Letter::Committed(completion) => self.handle_completion(completion, now),
                 Letter::Drain => self.drain(now),
+                Letter::Adopt(listening) => self.adopt(*listening),
+                #[cfg(test)]
+                Letter::Die => panic!("killed by a test"),
             }
         }
     }
@@ -414,6 +446,17 @@ impl Worker {
             self.shared.admission.leave_client(client);
         }
         self.metrics().connections_open.subtract(1);
+    }
+}
+
+impl Drop for Worker {
+    /// Whatever ended it, its connections give their places back.
+    fn drop(&mut self) {
+        let keys: Vec<u64> =
+            self.connections.iter().map(|(index, entry)| key_of(entry.generation, index)).collect();
+        for key in keys {
+            self.remove(key);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::net::TcpListener;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use aya::programs::links::FdLink;
@@ -71,6 +71,7 @@ pub struct Setup<'a> {
 pub struct Prefilter {
     ebpf: Ebpf,
     counters: Counters,
+    buckets: Mutex<Buckets>,
     filter: Arc<Filter>,
 }
 
@@ -110,7 +111,30 @@ impl Prefilter {
         }
         let program: &mut Xdp = program(&mut ebpf, names::PREFILTER)?;
         program.load().map_err(|error| XdpError::from_load(names::PREFILTER, error))?;
-        Ok(Self { ebpf, counters, filter })
+        Ok(Self { ebpf, counters, buckets: Mutex::new(buckets), filter })
+    }
+
+    /// Connections that were redirected to other CPUs than these go to these from now on.
+    ///
+    /// # Errors
+    /// [`XdpError::Map`] when the kernel does not let the map be changed.
+    pub fn redirect_to(&self, cpus: &[usize]) -> Result<(), XdpError> {
+        self.buckets().take_over(cpus)
+    }
+
+    /// How many of the buckets of connections go to each of these CPUs.
+    ///
+    /// # Errors
+    /// [`XdpError::Map`] when the map cannot be read.
+    pub fn buckets_of(&self, cpus: &[usize]) -> Result<Vec<usize>, XdpError> {
+        let buckets = self.buckets().cpus()?;
+        let of = |cpu: &usize| buckets.iter().filter(|bucket| **bucket as usize == *cpu).count();
+        Ok(cpus.iter().map(of).collect())
+    }
+
+    fn buckets(&self) -> MutexGuard<'_, Buckets> {
+        // The map is whole after each call.
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its bans, lists and samples.

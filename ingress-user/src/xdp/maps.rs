@@ -79,6 +79,34 @@ impl Buckets {
     }
 }
 
+impl Buckets {
+    /// Deals out the buckets of all other CPUs to `cpus` in turn; those of `cpus` stay where they are. Without any nothing changes.
+    ///
+    /// # Errors
+    /// [`XdpError::Map`] when the map cannot be read or written.
+    pub(super) fn take_over(&mut self, cpus: &[usize]) -> Result<(), XdpError> {
+        let map_error = |error| XdpError::from_map("deal connections out to other workers", error);
+        let mut heirs = cpus.iter().map(|&cpu| cpu_number(cpu)).cycle();
+        for bucket in 0..BUCKETS {
+            let cpu = self.bucket_cpus.get(&bucket, 0).map_err(map_error)?;
+            let is_served = cpus.iter().any(|&living| cpu_number(living) == cpu);
+            if !is_served && let Some(heir) = heirs.next() {
+                self.bucket_cpus.set(bucket, heir, 0).map_err(map_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The CPU of each bucket.
+    ///
+    /// # Errors
+    /// [`XdpError::Map`] when the map cannot be read.
+    pub(super) fn cpus(&self) -> Result<Vec<u32>, XdpError> {
+        let map_error = |error| XdpError::from_map("read where connections go", error);
+        (0..BUCKETS).map(|bucket| self.bucket_cpus.get(&bucket, 0).map_err(map_error)).collect()
+    }
+}
+
 /// The listeners that `select_worker` chooses from, by CPU number. All of them belong to one SO_REUSEPORT group: the
 /// kernel refuses to select a socket of another.
 pub(super) struct WorkerSockets(ReusePortSockArray<MapData>);

@@ -83,6 +83,20 @@ impl DataPlane {
         Self { tier, reason, prefilter: None, interfaces: vec![] }
     }
 
+    /// A worker has died; those on `cpus` live. Its connections go to them from now on, those of the living ones as before. A
+    /// failure is in the log.
+    pub fn redirect_to(&self, cpus: &[usize]) {
+        let Some(prefilter) = self.prefilter.as_ref().filter(|_| self.tier == Tier::Cpumap) else {
+            return;
+        };
+        if let Err(error) = prefilter.redirect_to(cpus) {
+            tracing::error!(
+                "connections of a dead worker are not redirected: {}",
+                error.with_causes()
+            );
+        }
+    }
+
     /// The filter, where XDP is in use.
     pub fn filter(&self) -> Option<&Arc<Filter>> {
         self.prefilter.as_ref().map(Prefilter::filter)
