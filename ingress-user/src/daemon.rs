@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use crate::bans::{self, BansHandle, BansThread};
 use crate::config::{Config, ListenerConfig, TlsMode};
 use crate::control::{
     self, Bound, BoundMtaSts, ListenerStatus, PolicySite, StatusSource, XdpInterfaceStatus,
@@ -56,6 +57,7 @@ pub struct Daemon {
     workers: Vec<(MailboxSender, JoinHandle<()>)>,
     certificates: Arc<Certificates>,
     journal: JournalThread,
+    bans: BansThread,
     delivery: DeliveryHandle,
     spool: SpoolThread,
     /// Ends the control plane when dropped.
@@ -110,6 +112,11 @@ impl Daemon {
         let (reporter, handle, journal) =
             journal::start(config.tls.memory.clone(), own_of(&certificates), &config.state_dir)
                 .context("cannot start the journal of TLS handshakes")?;
+        let filter = data_plane.filter().cloned();
+        let (offences, bans_handle, bans) =
+            bans::start(config.bans_with_exempt(), filter, &config.state_dir)
+                .context("cannot start the thread of bans")?;
+        let remembered = Remembered { journal: handle, bans: bans_handle };
         let site = policy_site(&config, &certificates);
         let source = status_source(
             &config,
@@ -117,7 +124,7 @@ impl Daemon {
             started,
             Arc::clone(&metrics),
             Arc::clone(&site),
-            handle.clone(),
+            &remembered,
             Arc::clone(&data_plane),
         );
         let watches = WatchList::default();
@@ -125,7 +132,7 @@ impl Daemon {
             control,
             source,
             watches.clone(),
-            handle,
+            remembered,
             Arc::clone(&certificates),
             runtime,
         );
@@ -138,6 +145,7 @@ impl Daemon {
             metrics,
             watches,
             journal: reporter,
+            bans: offences,
             commits_in_flight_max,
         };
         let threads = seed.start_workers(prepared, groups)?;
@@ -147,6 +155,7 @@ impl Daemon {
             workers,
             certificates,
             journal,
+            bans,
             delivery,
             spool: spool_thread,
             control,
@@ -176,12 +185,20 @@ impl Daemon {
         }
         // The workers were the last to report.
         self.journal.join();
+        self.bans.join();
         runtime.block_on(self.delivery.stop());
         self.spool.shutdown();
         drop(self.control);
         self.mta_sts.abort();
         drop(self.data_plane);
     }
+}
+
+/// What is known of clients, for the control plane.
+#[derive(Clone)]
+struct Remembered {
+    journal: JournalHandle,
+    bans: BansHandle,
 }
 
 /// What the workers are made from.
@@ -192,6 +209,7 @@ struct WorkerSeed {
     metrics: Arc<Metrics>,
     watches: WatchList,
     journal: Reporter,
+    bans: bans::Reporter,
     commits_in_flight_max: usize,
 }
 
@@ -201,7 +219,8 @@ impl WorkerSeed {
         prepared: Vec<PreparedWorker>,
         groups: Vec<Group>,
     ) -> Result<Vec<JoinHandle<()>>> {
-        let Self { config, tls, spool, metrics, watches, journal, commits_in_flight_max } = self;
+        let Self { config, tls, spool, metrics, watches, journal, bans, commits_in_flight_max } =
+            self;
         let admission = Arc::new(Admission::new(
             config.limits.connections_max,
             config.limits.connections_per_client_max,
@@ -233,6 +252,7 @@ impl WorkerSeed {
                         admission: Arc::clone(&admission),
                         watches: watches.clone(),
                         journal: journal.clone(),
+                        bans: bans.clone(),
                         metrics: Arc::clone(&metrics),
                         accept_burst_max: config.limits.accept_burst_max,
                         buffers_max: config.limits.buffers_per_worker_max,
@@ -409,9 +429,10 @@ fn status_source(
     started: std::time::Instant,
     metrics: Arc<Metrics>,
     site: Arc<PolicySite>,
-    journal: JournalHandle,
+    remembered: &Remembered,
     data_plane: Arc<DataPlane>,
 ) -> StatusSource {
+    let Remembered { journal, bans } = remembered.clone();
     let (mta_sts, certificates) = (ready.mta_sts.clone(), Arc::clone(site.certificates()));
     StatusSource {
         metrics,
@@ -423,6 +444,7 @@ fn status_source(
         certificates: Box::new(move || certificates.all_served()),
         mta_sts: Box::new(move || site.status(mta_sts.clone())),
         tls: Box::new(move || journal.totals()),
+        bans: Box::new(move || bans.totals()),
         xdp: Box::new(move || xdp_status(&data_plane.telemetry())),
     }
 }
@@ -469,17 +491,19 @@ fn serve_control(
     control: Bound,
     source: StatusSource,
     watches: WatchList,
-    journal: JournalHandle,
+    remembered: Remembered,
     certificates: Arc<Certificates>,
     runtime: &Runtime,
 ) -> oneshot::Sender<()> {
+    let Remembered { journal, bans } = remembered;
     let (stop, stopped) = oneshot::channel();
     let shutdown = async {
         // Also done when the sender is dropped.
         let _ = stopped.await;
     };
     runtime.spawn(async {
-        let served = control.serve(Arc::new(source), watches, journal, certificates, shutdown);
+        let served =
+            control.serve(Arc::new(source), watches, journal, certificates, bans, shutdown);
         if let Err(error) = served.await {
             tracing::error!(%error, "the control plane failed; mail goes on");
         }

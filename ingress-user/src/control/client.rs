@@ -16,6 +16,8 @@ use super::certificates::NOT_RELOADED;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Room for the status of 1,024 workers, many times over.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// The status of an answer that says why the daemon did not do what it was asked for.
+pub(super) const DECLINED: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 
 /// Why there is no answer from the daemon.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +28,8 @@ pub enum ClientError {
     Timeout(PathBuf),
     #[error("the daemon on {} answered {status}", socket.display())]
     Refused { socket: PathBuf, status: StatusCode },
+    #[error("{0}")]
+    Declined(String),
     #[error("certificates not reloaded, those loaded before stay: {0}")]
     NotReloaded(String),
     /// Cut off, too long, or no HTTP.
@@ -45,7 +49,14 @@ pub async fn fetch(socket: &Path, target: &str) -> Result<String, ClientError> {
 
 /// Has the daemon change something; its answer. Takes at most 5 s.
 pub async fn change(socket: &Path, target: &str) -> Result<String, ClientError> {
-    in_time(socket, exchange(socket, Method::POST, target)).await
+    in_time(socket, async {
+        let exchange = Exchange::begin(socket, Method::POST, target).await?;
+        if exchange.status == DECLINED {
+            return Err(ClientError::Declined(exchange.text(socket).await?));
+        }
+        exchange.expect_ok(socket)?.text(socket).await
+    })
+    .await
 }
 
 /// Has the daemon on `socket` read its certificates anew, and returns a line for each that it now serves. Takes at most 5 s.

@@ -16,7 +16,8 @@ use axum::{Json, Router};
 use super::limited::Limited;
 use super::prometheus::{CONTENT_TYPE, Exporter};
 use super::status::{Status, StatusSource};
-use super::{certificates, tls, trace};
+use super::{bans, certificates, tls, trace};
+use crate::bans::BansHandle;
 use crate::config::ControlConfig;
 use crate::tls::journal::JournalHandle;
 use crate::tls::reload::Certificates;
@@ -89,6 +90,7 @@ impl Bound {
         watches: WatchList,
         journal: JournalHandle,
         certificates: Arc<Certificates>,
+        bans: BansHandle,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ControlError> {
         let Self { socket, listener, metrics } = self;
@@ -98,7 +100,8 @@ impl Bound {
             .with_state(source)
             .merge(trace::router(watches))
             .merge(tls::router(journal))
-            .merge(certificates::router(certificates));
+            .merge(certificates::router(certificates))
+            .merge(bans::router(bans));
         let admin = serve_admin(&socket.0, listener, router);
         let metrics = async {
             match metrics {
@@ -256,8 +259,10 @@ mod tests {
         let certificates =
             Certificates::load(TlsConfig::default(), "mx.test", folder.path()).unwrap();
         let watches = WatchList::default();
+        let (_, bans, _) = crate::bans::start(Default::default(), None, folder.path()).unwrap();
         let (source, certificates) = (Arc::new(source()), Arc::new(certificates));
-        let server = tokio::spawn(bound.serve(source, watches, journal, certificates, stopped));
+        let server =
+            tokio::spawn(bound.serve(source, watches, journal, certificates, bans, stopped));
 
         let json = fetch_status(&path).await.unwrap();
         let status: Status = serde_json::from_str(&json).unwrap();

@@ -20,6 +20,7 @@ use super::mailbox::{Letter, Mailbox, MailboxSender};
 use super::timers::TimerWheel;
 use super::tls::TlsService;
 use super::watch::WatchList;
+use crate::bans;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::smtp::Settings;
 use crate::smtp::reply::Closing;
@@ -52,6 +53,7 @@ pub struct WorkerParts {
     pub admission: Arc<Admission>,
     pub watches: WatchList,
     pub journal: Reporter,
+    pub bans: bans::Reporter,
     pub metrics: Arc<Metrics>,
     pub accept_burst_max: usize,
     pub buffers_max: usize,
@@ -142,6 +144,7 @@ pub(super) struct Shared {
     pub(super) watches: WatchList,
     pub(super) errors: ErrorLog,
     pub(super) journal: Reporter,
+    pub(super) bans: bans::Reporter,
     pub(super) handshakes: Handshakes,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -157,6 +160,7 @@ impl Shared {
             watches: &self.watches,
             errors: &mut self.errors,
             journal: &self.journal,
+            bans: &self.bans,
             handshakes: &mut self.handshakes,
             metrics: &self.metrics.workers[self.index],
         }
@@ -194,6 +198,7 @@ impl Worker {
                 watches: parts.watches,
                 errors: ErrorLog::default(),
                 journal: parts.journal,
+                bans: parts.bans,
                 handshakes: Handshakes { in_flight: 0, max: parts.handshakes_max },
                 metrics: parts.metrics,
             },
