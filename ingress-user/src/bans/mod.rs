@@ -29,8 +29,8 @@ use crate::xdp::Filter;
 /// Reports that wait for the thread.
 const OFFENCES_WAITING_MAX: usize = 4_096;
 
-/// How long reports gather before they are taken: a flood of bans is put in force some dozen times a second and not for each.
-const GATHERING: Duration = Duration::from_millis(20);
+/// How long reports gather before they are taken: a flood of bans is put in force ten times a second, and not with each.
+const GATHERING: Duration = Duration::from_millis(100);
 
 /// How often bans whose time is over are taken out of the book. They end by themselves.
 const EXPIRING: Duration = Duration::from_secs(1);
