@@ -127,6 +127,19 @@ fn each_kind_of_misbehaviour_is_banned_by_its_name() {
     }
 }
 
+#[test]
+fn a_self_test_does_not_ban_the_host_that_it_runs_on() {
+    let (site, daemon) = start(
+        "[limits]\nerrors_max = 3\n\
+         [bans]\nfailed_handshakes_max = 1\nsilent_sessions_max = 1\nerror_floods_max = 1\nexempt = []\n",
+    );
+    let tested = site.command_after("tls", &["test"]).unwrap();
+    assert!(daemon.count("/tls/handshakes_failed").unwrap() > 1, "{tested:?}");
+    flood(Client::connect_from(IpAddr::from([127, 0, 0, 2]), daemon.smtp("starttls")));
+    assert_eq!(wait_for_ban(&site)["network"], "127.0.0.2/32");
+    assert_eq!(bans(&site).len(), 1);
+}
+
 /// Reports come in the order of the sessions' ends: had the first handshake counted, its ban would have been there first.
 #[test]
 fn a_failed_handshake_after_a_message_is_forgiven() {
@@ -150,18 +163,24 @@ fn a_failed_handshake_after_a_message_is_forgiven() {
 #[test]
 fn nobody_is_banned_for_what_a_balancer_conveys_but_a_banned_client_is_not_served_through_it() {
     let (site, daemon) = start(
-        "[limits]\nerrors_max = 3\n[networks]\nproxy_protocol = [\"127.0.0.1\"]\n\
+        "[limits]\nerrors_max = 3\n\
+         [networks]\nproxy_protocol = [\"127.0.0.1\"]\nxclient = [\"127.0.0.3\"]\n\
          [bans]\nerror_floods_max = 1\nexempt = []\n",
     );
+    let address = daemon.smtp("starttls");
+    let from = |last: u8| Client::connect_from(IpAddr::from([127, 0, 0, last]), address);
     let conveyed = || {
-        let mut balancer = Client::connect(daemon.smtp("starttls"));
+        let mut balancer = from(1);
         balancer.send("PROXY TCP4 192.0.2.1 192.0.2.9 40000 25\r\n");
         balancer
     };
     flood(conveyed());
-    // Its report would have been before this one.
-    let other = IpAddr::from([127, 0, 0, 2]);
-    flood(Client::connect_from(other, daemon.smtp("starttls")));
+    let mut relay = from(3);
+    relay.expect("220 ");
+    relay.send("XCLIENT ADDR=192.0.2.2\r\n");
+    flood(relay);
+    // Their reports would have been before this one.
+    flood(from(2));
     assert_eq!(wait_for_ban(&site)["network"], "127.0.0.2/32");
     assert_eq!(bans(&site).len(), 1);
 

@@ -38,6 +38,12 @@ const EXPIRING: Duration = Duration::from_secs(1);
 /// How often bans are written, if they have changed. A crash costs so much of them.
 const WRITING: Duration = Duration::from_secs(10);
 
+/// A self-test of which nothing is heard for so long is over.
+const SELF_TEST: Duration = Duration::from_secs(120);
+
+/// Its last reports are counted within this time.
+const REPORTS_UNDER_WAY: Duration = Duration::from_secs(2);
+
 /// The worker's end: reports offences, and asks who is banned.
 #[derive(Clone)]
 pub struct Reporter {
@@ -168,6 +174,12 @@ impl BansHandle {
         bans.begun(&ban, now);
         bans.follow(now);
         Ok(ban)
+    }
+
+    /// A self-test from `network` begins or goes on, or is over: its offences do not count, for two minutes at most.
+    pub fn excuse_self_test(&self, network: IpNet, running: bool) {
+        let lasts = if running { SELF_TEST } else { REPORTS_UNDER_WAY };
+        self.lock().book.excuse(network, unix_seconds() + lasts.as_secs());
     }
 
     /// Ends all bans that `network` has a part in. Those ended.

@@ -99,7 +99,7 @@ impl Bound {
             .route("/status", get(status))
             .with_state(source)
             .merge(trace::router(watches))
-            .merge(tls::router(journal))
+            .merge(tls::router(journal, bans.clone()))
             .merge(certificates::router(certificates))
             .merge(bans::router(bans));
         let admin = serve_admin(&socket.0, listener, router);

@@ -26,6 +26,9 @@ const WIDEST_V6: u8 = 56;
 /// Bans by the operator's word at a time.
 const OPERATOR_BANS_MAX: usize = 1_024;
 
+/// Networks that are excused at a time; the one named first gives way.
+const EXCUSED_MAX: usize = 64;
+
 /// Of what an operator says of a ban: a line.
 const NOTE_CHARACTERS_MAX: usize = 200;
 
@@ -145,6 +148,8 @@ pub struct Book {
     settings: BanSettings,
     clients: HashMap<IpNet, Client>,
     bans: HashMap<IpNet, Ban>,
+    /// Whose offences do not count, until when.
+    excused: Vec<(IpNet, u64)>,
 }
 
 /// What is known of a client.
@@ -204,7 +209,7 @@ impl BanSettings {
 
 impl Book {
     pub fn new(settings: BanSettings) -> Self {
-        Self { settings, clients: HashMap::new(), bans: HashMap::new() }
+        Self { settings, clients: HashMap::new(), bans: HashMap::new(), excused: Vec::new() }
     }
 
     /// A session of `client` ended so. The ban, if that was one too many.
@@ -212,7 +217,10 @@ impl Book {
         let allowed = self.settings.allowed(offence);
         let network = client_of(client);
         // Sessions that were open when a ban began end in it, and are what it was for.
-        if allowed == 0 || self.is_exempt(network) || self.is_banned(network, now) {
+        let is_excused = self.excused.iter().any(|(whose, until)| {
+            *until > now && (whose.contains(&network) || network.contains(whose))
+        });
+        if allowed == 0 || is_excused || self.is_exempt(network) || self.is_banned(network, now) {
             return None;
         }
         self.make_room(network, now);
@@ -263,6 +271,15 @@ impl Book {
         let ban = Ban { network, offence: None, note, offences: 0, times: 1, since: now, until };
         self.bans.insert(network, ban.clone());
         Ok(ban)
+    }
+
+    /// Offences of `network` do not count until then: the operator tests.
+    pub fn excuse(&mut self, network: IpNet, until: u64) {
+        self.excused.retain(|(whose, _)| *whose != network);
+        if self.excused.len() == EXCUSED_MAX {
+            self.excused.remove(0);
+        }
+        self.excused.push((network, until));
     }
 
     /// Ends all bans that `network` has a part in, and forgets what led to them. Those ended.

@@ -134,6 +134,21 @@ fn the_operator_bans_networks_and_lifts_bans_of_any_kind() {
 }
 
 #[test]
+fn a_self_test_is_excused_while_it_runs_and_nobody_else_is() {
+    let mut book = Book::new(settings());
+    book.excuse(net("203.0.113.1"), NOW + 60);
+    for _ in 0..100 {
+        assert_eq!(book.offence(client(1), Offence::ErrorFlood, NOW + 59), None);
+    }
+    let _ = misbehave(&mut book, client(2), NOW + 59);
+    let _ = misbehave(&mut book, client(1), NOW + 60);
+    for number in 0..100 {
+        book.excuse(client_of(client(number)), NOW + 120);
+    }
+    assert_eq!(book.excused.len(), EXCUSED_MAX);
+}
+
+#[test]
 fn the_operators_bans_are_bounded() {
     let mut book = Book::new(settings());
     let hour = Duration::from_secs(3_600);
