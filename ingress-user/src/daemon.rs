@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::bans::{self, BansThread};
 use crate::config::{Config, FilterConfig, FilterMode, ListenerConfig, TlsMode};
 use crate::control::{
     self, Bound, BoundMtaSts, Controls, ListenerStatus, PolicySite, StatusSource, XdpControl,
@@ -29,7 +30,7 @@ use crate::smtp::Settings;
 use crate::smtp::dialect::Dialect;
 use crate::smtp::session::Tls;
 use crate::spool::{QueueId, Spool, SpoolHandle, SpoolThread};
-use crate::tls::journal::{self, JournalHandle, JournalThread, OwnSource, Reporter};
+use crate::tls::journal::{self, JournalThread, OwnSource, Reporter};
 use crate::tls::reload::{self, Certificates};
 use crate::tls::verdict::Own;
 use crate::worker::clock::Now;
@@ -63,6 +64,7 @@ pub struct Daemon {
     certificates: Arc<Certificates>,
     filter: Option<XdpControl>,
     journal: JournalThread,
+    bans: BansThread,
     delivery: DeliveryHandle,
     spool: SpoolThread,
     /// Ends the control plane when dropped.
@@ -117,6 +119,18 @@ impl Daemon {
         let (reporter, handle, journal) =
             journal::start(config.tls.memory.clone(), own_of(&certificates), &config.state_dir)
                 .context("cannot start the journal of TLS handshakes")?;
+        let enforced = data_plane.filter().cloned();
+        let (offences, bans_handle, bans) =
+            bans::start(config.bans_with_exempt(), enforced, &config.state_dir)
+                .context("cannot start the thread of bans")?;
+        let watches = WatchList::default();
+        let controls = Controls {
+            watches: watches.clone(),
+            journal: handle,
+            certificates: Arc::clone(&certificates),
+            bans: bans_handle,
+            xdp: filter.clone(),
+        };
         let site = policy_site(&config, &certificates);
         let source = status_source(
             &config,
@@ -124,21 +138,10 @@ impl Daemon {
             started,
             Arc::clone(&metrics),
             Arc::clone(&site),
-            handle.clone(),
+            &controls,
             Arc::clone(&data_plane),
         );
-        let watches = WatchList::default();
-        let control = serve_control(
-            control,
-            source,
-            Controls {
-                watches: watches.clone(),
-                journal: handle,
-                certificates: Arc::clone(&certificates),
-                xdp: filter.clone(),
-            },
-            runtime,
-        );
+        let control = serve_control(control, source, controls, runtime);
         let mta_sts = serve_mta_sts(mta_sts, site, runtime);
         runtime.spawn(reload::watch(Arc::clone(&certificates)));
         let seed = WorkerSeed {
@@ -148,6 +151,7 @@ impl Daemon {
             metrics,
             watches,
             journal: reporter,
+            bans: offences,
             commits_in_flight_max,
         };
         let crew = Arc::new(Crew::new(seed.start_workers(prepared, groups)?));
@@ -158,6 +162,7 @@ impl Daemon {
             certificates,
             filter,
             journal,
+            bans,
             delivery,
             spool: spool_thread,
             control,
@@ -185,6 +190,7 @@ impl Daemon {
         self.crew.drain();
         // The workers were the last to report.
         self.journal.join();
+        self.bans.join();
         runtime.block_on(self.delivery.stop());
         self.spool.shutdown();
         drop(self.control);
@@ -201,6 +207,7 @@ struct WorkerSeed {
     metrics: Arc<Metrics>,
     watches: WatchList,
     journal: Reporter,
+    bans: bans::Reporter,
     commits_in_flight_max: usize,
 }
 
@@ -210,7 +217,8 @@ impl WorkerSeed {
         prepared: Vec<PreparedWorker>,
         groups: Vec<Group>,
     ) -> Result<Vec<Member>> {
-        let Self { config, tls, spool, metrics, watches, journal, commits_in_flight_max } = self;
+        let Self { config, tls, spool, metrics, watches, journal, bans, commits_in_flight_max } =
+            self;
         let admission = Arc::new(Admission::new(
             config.limits.connections_max,
             config.limits.connections_per_client_max,
@@ -245,6 +253,7 @@ impl WorkerSeed {
                     admission: Arc::clone(&admission),
                     watches: watches.clone(),
                     journal: journal.clone(),
+                    bans: bans.clone(),
                     metrics: Arc::clone(&metrics),
                     accept_burst_max: config.limits.accept_burst_max,
                     buffers_max: config.limits.buffers_per_worker_max,
@@ -457,9 +466,10 @@ fn status_source(
     started: std::time::Instant,
     metrics: Arc<Metrics>,
     site: Arc<PolicySite>,
-    journal: JournalHandle,
+    controls: &Controls,
     data_plane: Arc<DataPlane>,
 ) -> StatusSource {
+    let (journal, bans) = (controls.journal.clone(), controls.bans.clone());
     let (mta_sts, certificates) = (ready.mta_sts.clone(), Arc::clone(site.certificates()));
     StatusSource {
         metrics,
@@ -471,6 +481,7 @@ fn status_source(
         certificates: Box::new(move || certificates.all_served()),
         mta_sts: Box::new(move || site.status(mta_sts.clone())),
         tls: Box::new(move || journal.totals()),
+        bans: Box::new(move || bans.totals()),
         xdp: Box::new(move || xdp_status(&data_plane.telemetry())),
     }
 }

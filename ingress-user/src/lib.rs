@@ -11,6 +11,7 @@
 //! - [`delivery`]: what happens to a message afterwards
 //! - [`tls`]: certificates and the choice between them
 //! - [`dns`]: the records to publish, and what a resolver says of them
+//! - [`bans`]: who is not served for a while
 //! - [`control`]: admin socket, metrics endpoint and MTA-STS policy (tokio)
 //! - [`metrics`]: every counter and its name
 //! - [`nic`]: queues, interrupts and offloads of interfaces, and what to change for pinned workers
@@ -20,6 +21,7 @@
 // Whatever needs raw system calls gets a module `sys` of its own, where each `unsafe` states its invariant.
 #![deny(unsafe_code)]
 
+pub mod bans;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -32,6 +34,7 @@ pub mod nic;
 pub mod policy;
 pub mod smtp;
 pub mod spool;
+mod state_file;
 pub mod tls;
 pub mod worker;
 pub mod xdp;

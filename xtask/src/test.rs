@@ -183,6 +183,12 @@ const NEEDS: &[Needs] = &[
         clients: &[],
     },
     Needs {
+        suite: "xdp_bans",
+        privilege: Privilege::Kernel,
+        programs: &["ip", "ethtool", "python3"],
+        clients: &[],
+    },
+    Needs {
         suite: "xdp_steering",
         privilege: Privilege::Kernel,
         programs: &["ip", "ethtool"],

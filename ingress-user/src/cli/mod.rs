@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. Usage errors exit 2, all others 1 with one line on stderr.
 
+mod ban;
 mod check;
 mod daemon;
 mod dns;
@@ -31,6 +32,8 @@ enum Command {
     Check(check::Arguments),
     /// Show what a running daemon does
     Status(status::Arguments),
+    /// Who is not served for a while, and why; also the operator's own bans
+    Ban(ban::Arguments),
     /// Explain what happens when clients speak TLS
     Tls(tls::Arguments),
     /// Print the DNS records to publish for the configured names, as lines of a zone file, or compare them with what is there
@@ -48,6 +51,7 @@ pub fn dispatch(arguments: Arguments) -> Result<()> {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Ban(arguments) => ban::run(&arguments),
         Command::Tls(arguments) => tls::run(&arguments),
         Command::Dns(arguments) => dns::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),

@@ -9,6 +9,7 @@ use super::{
     CertificateFiles, Config, DeliveryConfig, FilterConfig, Limits, ListenerConfig, MtaStsConfig,
     SpoolConfig, TlsConfig,
 };
+use crate::bans::BanSettings;
 use crate::policy::{ClientNetworks, Networks, RecipientDomains, TargetExtensions};
 
 impl fmt::Display for Config {
@@ -39,6 +40,7 @@ impl From<&Config> for file::File {
                 steering: Some(config.xdp.steering),
                 filter: (&config.xdp.filter).into(),
             },
+            bans: (&config.bans).into(),
             control: file::Control {
                 socket: Some(path_text(&config.control.socket)),
                 metrics: config.control.metrics.map(|address| address.to_string()),
@@ -131,6 +133,23 @@ impl From<&FilterConfig> for file::Filter {
             pressure_per_second: count(filter.pressure_per_second),
             syn_payload_bytes_max: Some(Size(filter.syn_payload_bytes_max.into())),
             sample_every: count(filter.sample_every),
+        }
+    }
+}
+
+impl From<&BanSettings> for file::Bans {
+    fn from(bans: &BanSettings) -> Self {
+        let count = |value: u32| Some(Count(value.into()));
+        Self {
+            early_talkers_max: count(bans.early_talkers_max),
+            error_floods_max: count(bans.error_floods_max),
+            silent_sessions_max: count(bans.silent_sessions_max),
+            failed_handshakes_max: count(bans.failed_handshakes_max),
+            window: Some(DurationText(bans.window)),
+            lifetime: Some(DurationText(bans.lifetime)),
+            lifetime_max: Some(DurationText(bans.lifetime_max)),
+            clients_max: Some(Count(bans.clients_max as u64)),
+            exempt: Some(bans.exempt.iter().map(ToString::to_string).collect()),
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) xdp: Xdp,
     #[serde(default)]
+    pub(super) bans: Bans,
+    #[serde(default)]
     pub(super) control: Control,
     #[serde(default)]
     pub(super) mta_sts: MtaSts,
@@ -183,6 +185,22 @@ pub(super) struct Filter {
     pub(super) pressure_per_second: Option<Count>,
     pub(super) syn_payload_bytes_max: Option<Size>,
     pub(super) sample_every: Option<Count>,
+}
+
+/// Meaning, unit and default of each: [`BanSettings`](crate::bans::BanSettings).
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Bans {
+    pub(super) early_talkers_max: Option<Count>,
+    pub(super) error_floods_max: Option<Count>,
+    pub(super) silent_sessions_max: Option<Count>,
+    pub(super) failed_handshakes_max: Option<Count>,
+    pub(super) window: Option<DurationText>,
+    pub(super) lifetime: Option<DurationText>,
+    pub(super) lifetime_max: Option<DurationText>,
+    pub(super) clients_max: Option<Count>,
+    /// Not given: the default, which is not empty.
+    pub(super) exempt: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]

@@ -22,7 +22,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::ConfigError;
-use crate::policy::{ClientNetworks, RecipientDomains, TargetExtensions};
+use crate::bans::BanSettings;
+use crate::policy::{ClientNetworks, Networks, RecipientDomains, TargetExtensions};
 use crate::smtp::dialect::Dialect;
 use crate::tls::memory::MemorySettings;
 
@@ -45,6 +46,7 @@ pub struct Config {
     /// What the system behind `delivery` can do: what its kind is known to, and what the file adds.
     pub target: TargetExtensions,
     pub xdp: XdpConfig,
+    pub bans: BanSettings,
     pub control: ControlConfig,
     pub mta_sts: MtaStsConfig,
 }
@@ -54,6 +56,17 @@ pub struct ListenerConfig {
     pub address: SocketAddr,
     pub tls: TlsMode,
     pub dialect: Dialect,
+}
+
+impl Config {
+    /// The rules for bans, with all networks in them that other sections exempt.
+    pub fn bans_with_exempt(&self) -> BanSettings {
+        let ClientNetworks { proxy_protocol, xclient, undelayed, .. } = &self.networks;
+        let lists =
+            [&self.bans.exempt, proxy_protocol, xclient, undelayed, &self.tls.memory.exempt];
+        let exempt = lists.into_iter().flat_map(Networks::iter).chain(&self.xdp.filter.allow);
+        BanSettings { exempt: exempt.copied().collect(), ..self.bans.clone() }
+    }
 }
 
 /// When a listener speaks TLS.

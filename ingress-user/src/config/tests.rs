@@ -189,6 +189,15 @@ fn each_error_names_line_key_and_what_was_expected() {
             "[xdp]\ninterfaces = [\"a\"]\nmode = \"generic\"\nsteering = \"cpumap\"",
             "f:4: [xdp] steering = \"cpumap\": expected another steering",
         ),
+        ("[bans]\nwindow = \"2d\"", "f:2: [bans] window = \"2d\": expected from \"1s\" to \"1d\""),
+        (
+            "[bans]\nlifetime = \"2h\"\nlifetime_max = \"1h\"",
+            "f:3: [bans] lifetime_max = \"1h\": expected at least \"2h\"",
+        ),
+        (
+            "[bans]\nexempt = [\"loopback\"]",
+            "f:2: [bans] exempt[0] = \"loopback\": expected an IP address or a network",
+        ),
         (
             "[control]\nmetrics = \"9125\"",
             "f:2: [control] metrics = \"9125\": expected an IP address with port",
@@ -251,7 +260,7 @@ fn an_unknown_key_is_named_with_the_nearest_known_one() {
     assert_eq!(
         error_of("hostnme = \"a\""),
         "f:1: hostnme: unknown key, expected one of hostname, state_dir, workers, listener, tls, \
-         recipients, networks, limits, spool, delivery, xdp, control, mta_sts (did you mean hostname?)"
+         recipients, networks, limits, spool, delivery, xdp, bans, control, mta_sts (did you mean hostname?)"
     );
     let error = error_of("[limits]\n# note\nidle_timout = \"1s\"");
     assert!(
@@ -414,6 +423,29 @@ without_tickets = ["198.18.0.0/15"]
 }
 
 #[test]
+fn the_host_itself_is_exempt_from_bans_unless_the_file_says_otherwise() {
+    let exempt = |more: &str, address: &str| {
+        let bans = parse(&format!("{MINIMAL}{more}")).unwrap().bans_with_exempt();
+        bans.exempt.contains(address.parse().unwrap())
+    };
+    for address in ["127.0.0.1", "127.255.0.1", "::1"] {
+        assert!(exempt("", address), "{address}");
+        assert!(!exempt("[bans]\nexempt = []\n", address), "{address}");
+    }
+    for list in [
+        "[bans]\nexempt",
+        "[xdp.filter]\nallow",
+        "[tls.memory]\nexempt",
+        "[networks]\nundelayed",
+        "[networks]\nproxy_protocol",
+        "[networks]\nxclient",
+    ] {
+        assert!(exempt(&format!("{list} = [\"192.0.2.0/24\"]\n"), "192.0.2.1"), "{list}");
+        assert!(!exempt(&format!("{list} = [\"192.0.2.0/24\"]\n"), "192.0.3.1"), "{list}");
+    }
+}
+
+#[test]
 fn a_list_of_networks_has_an_end() {
     let with = |count: usize| {
         let list = vec!["\"192.0.2.1\""; count].join(",");
@@ -514,6 +546,9 @@ path = "mail \"box\""
 extensions = ["dsn"]
 [xdp]
 interfaces = ["eth0", "lo"]
+[bans]
+silent_sessions_max = 0
+exempt = []
 [control]
 metrics = "127.0.0.1:9125"
 [mta_sts]
@@ -530,6 +565,7 @@ mx = ["*.Backup.example"]
     }
     let shown = parse(text).unwrap().to_string();
     for part in [
+        "silent_sessions_max = 0",
         "protocol = \"lmtp\"",
         "xclient = [\"192.0.2.2/32\"]",
         "extensions = [",

@@ -7,10 +7,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 
+use super::client::DECLINED;
 use crate::tls::reload::{self, Certificates, Trigger};
-
-/// The status of an answer that is a reason, for people.
-pub(super) const NOT_RELOADED: StatusCode = StatusCode::CONFLICT;
 
 pub(super) fn router(certificates: Arc<Certificates>) -> Router {
     Router::new().route("/tls/reload", post(reload)).with_state(certificates)
@@ -19,6 +17,6 @@ pub(super) fn router(certificates: Arc<Certificates>) -> Router {
 async fn reload(State(certificates): State<Arc<Certificates>>) -> (StatusCode, String) {
     match reload::reload(&certificates, Trigger::Command).await {
         Ok(served) => (StatusCode::OK, served.iter().map(|served| format!("{served}\n")).collect()),
-        Err(error) => (NOT_RELOADED, error.to_string()),
+        Err(error) => (DECLINED, error.to_string()),
     }
 }

@@ -10,14 +10,14 @@ use ipnet::IpNet;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
-use super::certificates::NOT_RELOADED;
-
 /// A daemon that does not answer in this time is stuck: it reads counters, or a few small files.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A million networks are as many system calls.
 const LISTS_TIMEOUT: Duration = Duration::from_secs(60);
 /// Room for the status of 1,024 workers, many times over.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// The status of an answer that says why the daemon did not do what it was asked for.
+pub(super) const DECLINED: StatusCode = StatusCode::CONFLICT;
 
 /// Why there is no answer from the daemon.
 #[derive(Debug, thiserror::Error)]
@@ -153,7 +153,7 @@ impl Exchange {
         match self.status {
             StatusCode::OK => Ok(self),
             // Their bodies are reasons, for people.
-            NOT_RELOADED | StatusCode::TOO_MANY_REQUESTS => {
+            DECLINED | StatusCode::TOO_MANY_REQUESTS => {
                 Err(ClientError::Declined(self.text(socket).await?))
             }
             status => Err(ClientError::Refused { socket: socket.to_owned(), status }),

@@ -1,6 +1,7 @@
 //! The control plane: the admin socket, the metrics endpoint, the MTA-STS policy, and the client that the command line uses. Runs on tokio,
 //! reads what others count, and passes on what an operator asks for.
 
+mod bans;
 mod certificates;
 mod client;
 mod limited;

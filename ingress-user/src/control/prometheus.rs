@@ -72,6 +72,11 @@ impl Collector for Scrape {
         let expiry = certificate_expiry(source);
         let expiry = expiry.iter().map(|(file, seconds)| (file.as_str(), *seconds));
         family(encoder, names::TLS_CERTIFICATE_EXPIRY, "file", expiry)?;
+        let bans = (source.bans)();
+        single(encoder, names::BANS_IN_FORCE, bans.now)?;
+        let begun = bans.by_reason.iter().map(|(reason, count)| (*reason, *count));
+        family(encoder, names::BANS, "reason", begun)?;
+        single(encoder, names::BAN_REPORTS_MISSED, bans.missed)?;
         for (description, value) in spool_values(&source.metrics.spool) {
             single(encoder, description, value)?;
         }
@@ -216,6 +221,8 @@ mod tests {
             "ingress_tls_peers_withheld 1",
             "ingress_sessions_closed_total{reason=\"early_talker\"} 1",
             "ingress_tls_certificate_expiry_timestamp_seconds{file=\"/etc/mx.pem\"} 1800000000",
+            "ingress_bans 2",
+            "ingress_bans_total{reason=\"early_talker\"} 3",
             "ingress_spool_pending 4",
             "ingress_xdp_packets_total{verdict=\"steer\"} 22",
             "ingress_xdp_queue_packets_total{queue=\"1\"} 33",

@@ -17,7 +17,8 @@ use super::limited::Limited;
 use super::prometheus::{CONTENT_TYPE, Exporter};
 use super::status::{Status, StatusSource};
 use super::xdp::XdpControl;
-use super::{certificates, tls, trace, xdp};
+use super::{bans, certificates, tls, trace, xdp};
+use crate::bans::BansHandle;
 use crate::config::ControlConfig;
 use crate::tls::journal::JournalHandle;
 use crate::tls::reload::Certificates;
@@ -59,6 +60,7 @@ pub struct Controls {
     pub watches: WatchList,
     pub journal: JournalHandle,
     pub certificates: Arc<Certificates>,
+    pub bans: BansHandle,
     /// None where XDP is not in use.
     pub xdp: Option<XdpControl>,
 }
@@ -100,14 +102,15 @@ impl Bound {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ControlError> {
         let Self { socket, listener, metrics } = self;
-        let Controls { watches, journal, certificates, xdp: filter } = controls;
+        let Controls { watches, journal, certificates, bans, xdp: filter } = controls;
         let exporter = Arc::new(Exporter::new(Arc::clone(&source)));
         let router = Router::new()
             .route("/status", get(status))
             .with_state(source)
             .merge(trace::router(watches))
-            .merge(tls::router(journal))
+            .merge(tls::router(journal, bans.clone()))
             .merge(certificates::router(certificates))
+            .merge(bans::router(bans))
             .merge(xdp::router(filter));
         let admin = serve_admin(&socket.0, listener, router);
         let metrics = async {
@@ -266,8 +269,9 @@ mod tests {
         let certificates =
             Certificates::load(TlsConfig::default(), "mx.test", folder.path()).unwrap();
         let watches = WatchList::default();
+        let (_, bans, _) = crate::bans::start(Default::default(), None, folder.path()).unwrap();
         let (source, certificates) = (Arc::new(source()), Arc::new(certificates));
-        let controls = Controls { watches, journal, certificates, xdp: None };
+        let controls = Controls { watches, journal, certificates, bans, xdp: None };
         let server = tokio::spawn(bound.serve(source, controls, stopped));
 
         let json = fetch_status(&path).await.unwrap();

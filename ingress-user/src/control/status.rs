@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::bans;
 use crate::config::TlsMode;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::smtp::dialect::Dialect;
@@ -30,6 +31,8 @@ pub struct StatusSource {
     pub mta_sts: Box<dyn Fn() -> MtaStsStatus + Send + Sync>,
     /// What the journal of TLS handshakes has counted.
     pub tls: Box<dyn Fn() -> Totals + Send + Sync>,
+    /// Clients that are banned, and what for.
+    pub bans: Box<dyn Fn() -> bans::Totals + Send + Sync>,
     /// Reads the maps of the XDP program. Called for every request, in the control plane.
     pub xdp: Box<dyn Fn() -> XdpStatus + Send + Sync>,
 }
@@ -90,6 +93,7 @@ impl StatusSource {
                 damaged: metrics.spool.damaged.value(),
                 poisoned: metrics.spool.poisoned.value() != 0,
             },
+            bans: BansStatus::of(&(self.bans)()),
             xdp: (self.xdp)(),
             mta_sts: (self.mta_sts)(),
         }
@@ -110,6 +114,7 @@ pub struct Status {
     pub sessions: SessionsStatus,
     pub tls: TlsStatus,
     pub spool: SpoolStatus,
+    pub bans: BansStatus,
     pub xdp: XdpStatus,
     pub mta_sts: MtaStsStatus,
 }
@@ -235,6 +240,22 @@ pub struct SpoolStatus {
     pub poisoned: bool,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BansStatus {
+    /// In force.
+    pub now: u64,
+    /// Since the start, by reason.
+    pub begun: BTreeMap<String, u64>,
+}
+
+impl BansStatus {
+    fn of(totals: &bans::Totals) -> Self {
+        let begun = totals.by_reason.iter();
+        let begun = begun.map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
+        Self { now: totals.now, begun }
+    }
+}
+
 /// The policy that is served over HTTPS.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MtaStsStatus {
@@ -315,6 +336,11 @@ pub(super) mod tests {
                 withheld: 1,
                 ..Totals::default()
             }),
+            bans: Box::new(|| bans::Totals {
+                now: 2,
+                by_reason: [("early_talker", 3)].into(),
+                missed: 0,
+            }),
             xdp: Box::new(|| XdpStatus {
                 interfaces: vec![XdpInterfaceStatus {
                     name: "eth0".to_owned(),
@@ -348,6 +374,8 @@ pub(super) mod tests {
         assert_eq!(at("/messages/delivered"), 3);
         assert_eq!(at("/spool/pending"), 4);
         assert_eq!(at("/sessions/closed/early_talker"), 1);
+        assert_eq!(at("/bans/now"), 2);
+        assert_eq!(at("/bans/begun/early_talker"), 3);
         assert_eq!(at("/xdp/interfaces/0/mode"), "native");
         assert_eq!(at("/xdp/verdicts/pass"), 11);
         assert_eq!(at("/uptime_seconds"), 90);

@@ -32,6 +32,9 @@ impl Display for Status {
         for (reason, count) in self.sessions.closed.iter().filter(|(_, count)| **count > 0) {
             line(f, "", format_args!("{count:>12} ended: {reason}"))?;
         }
+        if self.bans.now > 0 {
+            line(f, "bans", format_args!("{} in force (ingress ban list)", self.bans.now))?;
+        }
         let bytes = messages.bytes_accepted;
         line(
             f,
@@ -196,6 +199,7 @@ listener     127.0.0.1:2525 (STARTTLS)
 mta-sts      127.0.0.1:4443 (policy over HTTPS, mode testing)
 connections  7 accepted, 0 open, 0 refused
                         1 ended: early_talker
+bans         2 in force (ingress ban list)
 messages     7 accepted (0 bytes), 0 refused
 delivery     3 delivered, 0 attempts deferred
 spool        4 pending in 0 segments, 0 syncs, 0 bytes written

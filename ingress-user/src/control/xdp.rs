@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-use super::certificates::NOT_RELOADED;
+use super::client::DECLINED;
 use super::lines::Lines;
 use crate::xdp::{DenyLists, SampleFeed};
 
@@ -45,13 +45,12 @@ async fn reload(State(xdp): State<Option<XdpControl>>) -> Response {
             text.extend(in_force.bad_lines.iter().map(|line| format!("left out: {line}\n")));
             text.into_response()
         }
-        Ok(Err(error)) => (NOT_RELOADED, error.to_string()).into_response(),
-        Err(_stopping) => (NOT_RELOADED, "the daemon is stopping").into_response(),
+        Ok(Err(error)) => (DECLINED, error.to_string()).into_response(),
+        Err(_stopping) => (DECLINED, "the daemon is stopping").into_response(),
     }
 }
 
 /// Says that from now on nothing is missed.
 const WATCHING: &str = "# the first drop of each source from here on, and some of those after it";
 
-const NOT_IN_USE: (StatusCode, &str) =
-    (NOT_RELOADED, "XDP is not in use: `ingress status` says why");
+const NOT_IN_USE: (StatusCode, &str) = (DECLINED, "XDP is not in use: `ingress status` says why");

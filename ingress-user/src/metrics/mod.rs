@@ -93,7 +93,7 @@ pub struct WorkerMetrics {
     pub cpu: usize,
     pub connections: Counter,
     pub connections_open: Gauge,
-    /// Connections turned away with 421 for a limit.
+    /// Connections turned away with 421 for a limit or a ban.
     pub connections_refused: Counter,
     /// Accepted connections whose SO_INCOMING_CPU was this worker's CPU, and those whose was not.
     pub steering_local: Counter,

@@ -19,8 +19,10 @@ pub const STEERING_TIER: Description =
 pub const CONNECTIONS: Description =
     of("ingress_connections_total", "Connections accepted from the kernel.");
 pub const CONNECTIONS_OPEN: Description = of("ingress_connections_open", "Connections open now.");
-pub const CONNECTIONS_REFUSED: Description =
-    of("ingress_connections_refused_total", "Connections turned away with 421 for a limit.");
+pub const CONNECTIONS_REFUSED: Description = of(
+    "ingress_connections_refused_total",
+    "Connections turned away with 421 for a limit or a ban.",
+);
 pub const CONNECTIONS_LOCAL: Description = of(
     "ingress_connections_local_total",
     "Accepted connections whose packets came in on the worker's CPU.",
@@ -65,6 +67,12 @@ pub const TLS_CERTIFICATE_EXPIRY: Description = of(
     "ingress_tls_certificate_expiry_timestamp_seconds",
     "When the certificate in the file expires, in seconds since 1970.",
 );
+pub const BANS_IN_FORCE: Description = of("ingress_bans", "Bans in force now.");
+pub const BANS: Description = of("ingress_bans_total", "Bans that began, by reason.");
+pub const BAN_REPORTS_MISSED: Description = of(
+    "ingress_ban_reports_missed_total",
+    "Offences that came faster than they could be counted for bans.",
+);
 pub const BUFFERS_LENT: Description =
     of("ingress_buffers_lent", "Receive buffers of 64 KiB in use by connections and the spool.");
 
@@ -95,7 +103,7 @@ pub const XDP_QUEUE_PACKETS: Description =
     of("ingress_xdp_queue_packets_total", "Packets seen by the XDP program, by RX queue.");
 
 /// All of the above, in the order of the table in README.md.
-pub const ALL: [Description; 32] = [
+pub const ALL: [Description; 35] = [
     BUILD_INFO,
     UPTIME,
     STEERING_TIER,
@@ -118,6 +126,9 @@ pub const ALL: [Description; 32] = [
     TLS_STRIPPED,
     TLS_REPORTS_MISSED,
     TLS_CERTIFICATE_EXPIRY,
+    BANS_IN_FORCE,
+    BANS,
+    BAN_REPORTS_MISSED,
     SPOOL_PENDING,
     SPOOL_SEGMENTS,
     SPOOL_SYNCS,

@@ -127,6 +127,8 @@ pub enum Closing {
     ShuttingDown,
     TooManyConnections,
     TooManyConnectionsOfClient,
+    /// The client misbehaved before, or the operator does not want it.
+    Banned,
     /// Where TLS comes first.
     TooManyHandshakes,
     /// Octets came with STARTTLS that were not TLS (RFC 3207 section 4.2 and the NO STARTTLS attacks).
@@ -256,6 +258,9 @@ impl Closing {
             Self::TooManyConnectionsOfClient => {
                 ("421", "4.7.0", "Too many connections from your address; try again later")
             }
+            Self::Banned => {
+                ("421", "4.7.0", "Your address is not served for a while; try again later")
+            }
             Self::TooManyHandshakes => ("421", "4.3.2", "Too many TLS handshakes; try again later"),
             Self::PipelinedStartTls => ("554", "5.5.1", "Data behind STARTTLS; closing"),
             Self::BadChunkSize => ("554", "5.5.4", "BDAT without a valid chunk size; closing"),
@@ -269,7 +274,7 @@ impl Closing {
 
 impl Closing {
     /// Every one, in the order of their numbers (`as usize`).
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Timeout,
         Self::TooManyErrors,
         Self::TooManyMessages,
@@ -278,6 +283,7 @@ impl Closing {
         Self::ShuttingDown,
         Self::TooManyConnections,
         Self::TooManyConnectionsOfClient,
+        Self::Banned,
         Self::TooManyHandshakes,
         Self::PipelinedStartTls,
         Self::BareLineEnd,
@@ -285,13 +291,14 @@ impl Closing {
         Self::BadChunkSize,
     ];
 
-    /// Whether the client brought it about, and not our limits or a shutdown.
+    /// Whether the client brought it about just now, and not our limits, a ban or a shutdown.
     pub fn is_clients_fault(self) -> bool {
         !matches!(
             self,
             Self::ShuttingDown
                 | Self::TooManyConnections
                 | Self::TooManyConnectionsOfClient
+                | Self::Banned
                 | Self::TooManyHandshakes
         )
     }
@@ -307,6 +314,7 @@ impl Closing {
             Self::ShuttingDown => "shutting_down",
             Self::TooManyConnections => "too_many_connections",
             Self::TooManyConnectionsOfClient => "too_many_connections_of_client",
+            Self::Banned => "banned",
             Self::TooManyHandshakes => "too_many_handshakes",
             Self::PipelinedStartTls => "pipelined_starttls",
             Self::BareLineEnd => "bare_line_end",

@@ -62,7 +62,11 @@ impl Worker {
         let settings = &listener.settings;
         // Whose connection it is, a balancer says in its PROXY header; it is counted then.
         let client = (!settings.networks.proxy_protocol.contains(peer)).then_some(peer);
-        if let Err(why) = self.shared.admission.enter_as(client) {
+        let admitted = match client {
+            Some(client) if self.shared.bans.is_banned(client, now) => Err(Closing::Banned),
+            client => self.shared.admission.enter_as(client),
+        };
+        if let Err(why) = admitted {
             metrics.connections_refused.increment();
             metrics.count_closing(why);
             if settings.tls != Tls::Implicit {

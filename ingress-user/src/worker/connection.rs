@@ -17,6 +17,7 @@ use super::timers::Tick;
 use super::tls::{TlsEvent, TlsService, TlsStream};
 use super::watch::WatchList;
 use super::window::{Framing, Space, Window};
+use crate::bans;
 use crate::metrics::WorkerMetrics;
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::{Closing, LocalFault};
@@ -41,6 +42,7 @@ pub(super) struct Turn<'w> {
     pub(super) watches: &'w WatchList,
     pub(super) errors: &'w mut ErrorLog,
     pub(super) journal: &'w Reporter,
+    pub(super) bans: &'w bans::Reporter,
     pub(super) handshakes: &'w mut Handshakes,
     pub(super) metrics: &'w WorkerMetrics,
 }
@@ -80,6 +82,10 @@ pub(super) struct Connection {
     pub(super) socket: TcpStream,
     /// Whose place the connection takes; `None` where a balancer has not said it.
     counted_as: Option<IpAddr>,
+    /// No balancer conveys the client.
+    pub(super) direct: bool,
+    /// Anything came.
+    pub(super) heard: bool,
     pub(super) session: Session,
     /// The listener it came in by.
     listener: u16,
@@ -133,6 +139,8 @@ impl Connection {
         let mut connection = Self {
             socket,
             counted_as: client,
+            direct: client.is_some(),
+            heard: false,
             session,
             listener,
             tls: None,
@@ -392,7 +400,11 @@ impl Connection {
     /// The client that a PROXY header names, which has to find a place as any other does.
     fn admit(&mut self, client: IpAddr, turn: &mut Turn<'_>) -> Action {
         let now = turn.now.monotonic;
-        match turn.admission.enter_client(client) {
+        let admitted = match turn.bans.is_banned(client, turn.now) {
+            true => Err(Closing::Banned),
+            false => turn.admission.enter_client(client),
+        };
+        match admitted {
             Ok(()) => {
                 self.counted_as = Some(client);
                 self.session.admit(client, now, &mut self.output)
@@ -466,6 +478,7 @@ impl Connection {
         match self.socket.read(space) {
             Ok(0) => Some(self.client_closed(turn)),
             Ok(count) => {
+                self.heard = true;
                 // Short: the socket is drained, and the next octet raises an edge. A close that has been announced
                 // raises none.
                 self.readable = count == asked || self.read_closed;
@@ -496,6 +509,7 @@ impl Connection {
     }
 
     fn client_closed(&mut self, turn: &mut Turn<'_>) -> Outcome {
+        self.note_silence(turn);
         if self.session.is_awaiting_tls() {
             self.handshake_failed(Ending::ClosedByClient, turn);
         } else if self.phase == Phase::Serving && self.session.is_in_transaction() {

@@ -23,6 +23,7 @@ use super::connection::{Connection, Handshakes, Outcome, Scratch, Turn};
 use super::error_log::ErrorLog;
 use super::tls::{TlsContext, TlsService};
 use super::watch::WatchList;
+use crate::bans;
 use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::policy::{ClientNetworks, RecipientDomains, TargetExtensions};
@@ -255,6 +256,7 @@ struct Server {
     watches: WatchList,
     errors: ErrorLog,
     journal: Reporter,
+    bans: bans::Reporter,
     handshakes: Handshakes,
     metrics: Metrics,
 }
@@ -266,6 +268,7 @@ impl Server {
             crate::tls::load(&Default::default(), "mx.example.net", state.path()).unwrap();
         let own = Box::new(|| Own::with_keys(&[]));
         let (journal, _, _) = journal::start(MemorySettings::default(), own, state.path()).unwrap();
+        let (bans, _, _) = bans::start(Default::default(), None, state.path()).unwrap();
         Self {
             pool: BufferPool::new(64, Now::read().monotonic),
             scratch: Scratch::default(),
@@ -274,6 +277,7 @@ impl Server {
             watches: WatchList::default(),
             errors: ErrorLog::default(),
             journal,
+            bans,
             handshakes: Handshakes { in_flight: 0, max: 1 },
             metrics: Metrics::new(&[0]),
         }
@@ -289,6 +293,7 @@ impl Server {
             watches: &self.watches,
             errors: &mut self.errors,
             journal: &self.journal,
+            bans: &self.bans,
             handshakes: &mut self.handshakes,
             metrics: &self.metrics.workers[0],
         }

@@ -2,6 +2,8 @@
 
 use super::connection::{Connection, Turn};
 use super::tls::{Established, Seen, TlsFailure};
+use crate::bans::Offence;
+use crate::smtp::reply::Closing;
 use crate::tls::journal::{Cover, Event, Failed, Handshake, Outcome, Reporter};
 use crate::tls::verdict::{Ending, Stage};
 
@@ -21,8 +23,32 @@ impl Connection {
     pub(super) fn note_closing(&mut self, turn: &mut Turn<'_>) {
         let Some(why) = self.session.closing() else { return };
         turn.metrics.count_closing(why);
+        match why {
+            Closing::EarlyTalker => self.offend(Offence::EarlyTalker, turn),
+            Closing::TooManyErrors => self.offend(Offence::ErrorFlood, turn),
+            Closing::Timeout => self.note_silence(turn),
+            _ => {}
+        }
         if why.is_clients_fault() {
             self.log_end(why.label(), turn);
+        }
+    }
+
+    /// The connection ended for nothing that we did: an offence where nothing ever came.
+    pub(super) fn note_silence(&self, turn: &Turn<'_>) {
+        if !self.heard {
+            self.offend(Offence::Silent, turn);
+        }
+    }
+
+    /// The client did what it may be banned for. Where the client is not who sends the packets, because a balancer conveys it or
+    /// XCLIENT named another, there is nobody to ban. Who brought a message is forgiven what costs little.
+    fn offend(&self, offence: Offence, turn: &Turn<'_>) {
+        let client = self.session.client();
+        let is_sender = self.direct && self.counted_as() == Some(client);
+        let is_forgivable = matches!(offence, Offence::Silent | Offence::HandshakeFailed);
+        if is_sender && !(is_forgivable && self.mail.first_told) {
+            turn.bans.report(client, offence);
         }
     }
 
@@ -96,6 +122,9 @@ impl Connection {
     ) {
         self.end_handshake(turn.handshakes);
         turn.metrics.tls_handshakes_failed.increment();
+        if self.heard {
+            self.offend(Offence::HandshakeFailed, turn);
+        }
         let (stage, hello) = self
             .seen()
             .map_or((Stage::Nothing, Vec::new()), |seen| (seen.stage(), seen.hello.clone()));
@@ -106,6 +135,7 @@ impl Connection {
     /// only then.
     pub(super) fn note_silence_under_tls(&self, ending: Ending, turn: &Turn<'_>) {
         if self.session.is_silent_under_tls() {
+            self.offend(Offence::HandshakeFailed, turn);
             let hello = self.seen().map(|seen| seen.hello.clone()).unwrap_or_default();
             let failed = Failed { stage: Stage::Finished, ending, alert_sent: None, hello };
             self.report_handshake(Outcome::Failed(failed), turn);

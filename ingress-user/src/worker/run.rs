@@ -21,6 +21,7 @@ use super::mailbox::{Letter, Mailbox, MailboxSender};
 use super::timers::TimerWheel;
 use super::tls::TlsService;
 use super::watch::WatchList;
+use crate::bans;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::smtp::Settings;
 use crate::smtp::reply::Closing;
@@ -67,6 +68,7 @@ pub struct WorkerParts {
     pub admission: Arc<Admission>,
     pub watches: WatchList,
     pub journal: Reporter,
+    pub bans: bans::Reporter,
     pub metrics: Arc<Metrics>,
     pub accept_burst_max: usize,
     pub buffers_max: usize,
@@ -157,6 +159,7 @@ pub(super) struct Shared {
     pub(super) watches: WatchList,
     pub(super) errors: ErrorLog,
     pub(super) journal: Reporter,
+    pub(super) bans: bans::Reporter,
     pub(super) handshakes: Handshakes,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -172,6 +175,7 @@ impl Shared {
             watches: &self.watches,
             errors: &mut self.errors,
             journal: &self.journal,
+            bans: &self.bans,
             handshakes: &mut self.handshakes,
             metrics: &self.metrics.workers[self.index],
         }
@@ -201,6 +205,7 @@ impl Worker {
                 watches: parts.watches,
                 errors: ErrorLog::default(),
                 journal: parts.journal,
+                bans: parts.bans,
                 handshakes: Handshakes { in_flight: 0, max: parts.handshakes_max },
                 metrics: parts.metrics,
             },

@@ -255,8 +255,8 @@ fn local_fault(name: &str) -> Result<LocalFault, String> {
 }
 
 fn closing(name: &str) -> Result<Closing, String> {
-    use Closing::{ShuttingDown, TooManyConnections, TooManyConnectionsOfClient};
-    named(name, [ShuttingDown, TooManyConnections, TooManyConnectionsOfClient])
+    use Closing::{Banned, ShuttingDown, TooManyConnections, TooManyConnectionsOfClient};
+    named(name, [Banned, ShuttingDown, TooManyConnections, TooManyConnectionsOfClient])
 }
 
 /// The one of `values` that is written like this in the code.

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub(super) use self::report::seconds;
 use super::daemon::{DaemonArguments, block_on};
 use crate::control;
 
@@ -54,7 +55,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
 }
 
 /// RFC 3339, in UTC.
-fn time_text(unix_seconds: u64) -> String {
+pub(super) fn time_text(unix_seconds: u64) -> String {
     i64::try_from(unix_seconds)
         .ok()
         .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())

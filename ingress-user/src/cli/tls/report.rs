@@ -11,7 +11,7 @@ use crate::tls::journal::{
 };
 use crate::tls::verdict::Stage;
 
-/// Seconds of each unit of `--since`.
+/// Seconds of each unit.
 const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
 
 #[derive(Debug, clap::Args)]
@@ -37,7 +37,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     crate::cli::print(&text(&report))
 }
 
-fn seconds(text: &str) -> Result<u64, String> {
+/// A length of time, as arguments have it.
+pub(in crate::cli) fn seconds(text: &str) -> Result<u64, String> {
     let wrong = || "not a time such as 7d, 12h or 30m".to_owned();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

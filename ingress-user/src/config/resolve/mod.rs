@@ -2,6 +2,7 @@
 //!
 //! What only the running machine can answer (may this port be bound, does this interface exist) is left to those who try.
 
+mod bans;
 mod hosts;
 mod limits;
 mod machine;
@@ -45,6 +46,7 @@ pub(super) fn resolve(
         target: target(&delivery, &file.delivery.extensions),
         delivery,
         xdp: machine::xdp(&at, file.xdp)?,
+        bans: bans::bans(source, &file.bans)?,
         mta_sts: mta_sts::mta_sts(&at, &file.mta_sts, &listeners, &control)?,
         control,
         state_dir,

@@ -1,21 +1,21 @@
 //! Counts and failures on disk, so that a report survives a restart: one JSON document, replaced as a whole.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::day::Day;
 use super::failure::Failure;
-use super::store;
+use crate::state_file::{self, Format};
 
-/// Of the document. One with another is set aside: a report without a past is better than a wrong one.
-const VERSION: u32 = 1;
-
-/// Far beyond what bounds on days and failures let it grow to.
-const FILE_BYTES_MAX: u64 = 64 << 20;
+const FORMAT: Format = Format {
+    version: 1,
+    // Far beyond what bounds on days and failures let it grow to.
+    bytes_max: 64 << 20,
+    holds: "reports of TLS",
+};
 
 #[derive(Debug, Serialize)]
 struct Written<'j> {
@@ -36,53 +36,22 @@ pub(super) fn document(
     days: &VecDeque<Day>,
     failures: &VecDeque<Failure>,
 ) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&Written { version: VERSION, days, failures })
+    serde_json::to_vec(&Written { version: FORMAT.version, days, failures })
 }
 
 pub(super) fn save(file: &Path, document: &[u8]) -> io::Result<()> {
-    store::replace(file, |output| output.write_all(document))
+    state_file::replace(file, |output| output.write_all(document))
 }
 
 /// What the file has. One that cannot be used is said and set aside, and is no reason not to start.
 pub(super) fn load(file: &Path) -> Kept {
-    let error = match read(file) {
-        Ok(kept) => return kept,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Kept::default(),
-        Err(error) => error,
-    };
-    let aside = file.with_extension("json.broken");
-    tracing::warn!(
-        file = %file.display(), aside = %aside.display(), %error,
-        "reports of TLS begin anew: what was kept cannot be read and is set aside"
-    );
-    if let Err(error) = fs::rename(file, &aside) {
-        tracing::warn!(file = %file.display(), %error, "cannot set it aside");
-    }
-    Kept::default()
-}
-
-fn read(file: &Path) -> io::Result<Kept> {
-    let mut text = Vec::new();
-    File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::other(format!("it has more than {FILE_BYTES_MAX} octets")));
-    }
-    // Looked at first, so that a later version is called by that name.
-    let Version { version } = serde_json::from_slice(&text)?;
-    if version != VERSION {
-        let reason = format!("its version is {version}, and {VERSION} is what can be read");
-        return Err(io::Error::other(reason));
-    }
-    Ok(serde_json::from_slice(&text)?)
-}
-
-#[derive(Debug, Deserialize)]
-struct Version {
-    version: u32,
+    FORMAT.load(file)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::tls::journal::event::Failed;
     use crate::tls::journal::failure::{FAILURES_MAX, Findings, Peer};
@@ -151,6 +120,6 @@ mod tests {
         let failure = Failure::new(1_795_500_000, peer, &failed, findings, NextTry::TlsFirst);
         let one = document(&VecDeque::new(), &VecDeque::from([failure])).unwrap();
         let all = (one.len() * FAILURES_MAX) as u64;
-        assert!(all < FILE_BYTES_MAX / 4, "{all} octets");
+        assert!(all < FORMAT.bytes_max / 4, "{all} octets");
     }
 }

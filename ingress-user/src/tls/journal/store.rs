@@ -1,12 +1,13 @@
 //! The memory of peers on disk: one JSON object a line, the file replaced as a whole.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::path::Path;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::state_file;
 use crate::tls::memory::Peer;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,7 +41,7 @@ pub(super) fn load(file: &Path) -> Vec<(IpNet, Peer)> {
 }
 
 pub(super) fn save(file: &Path, peers: &[(IpNet, Peer)]) -> io::Result<()> {
-    replace(file, |output| {
+    state_file::replace(file, |output| {
         for (network, peer) in peers {
             serde_json::to_writer(&mut *output, &Line { network: *network, peer: *peer })?;
             output.write_all(b"\n")?;
@@ -49,23 +50,10 @@ pub(super) fn save(file: &Path, peers: &[(IpNet, Peer)]) -> io::Result<()> {
     })
 }
 
-/// Writes the file anew. Whoever reads it, after a crash too, finds the old one or the new one.
-pub(super) fn replace(
-    file: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> io::Result<()> {
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let unfinished = file.with_extension("tmp");
-    let mut output = BufWriter::new(File::create(&unfinished)?);
-    write(&mut output)?;
-    output.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    fs::rename(unfinished, file)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::tls::memory::Pin;
 
