@@ -5,6 +5,7 @@
 
 mod book;
 mod enforcement;
+mod rules;
 mod store;
 mod tally;
 
@@ -20,8 +21,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use self::book::{Ban, BanSettings, Book, Kept, NotBanned, OPERATOR, Offence, Past};
+pub use self::book::{Ban, Book, Kept, NotBanned, OPERATOR, Past};
 use self::enforcement::{Banned, Enforcement};
+pub use self::rules::{BanSettings, Offence};
 use crate::log_budget::LogBudget;
 use crate::worker::clock::Now;
 use crate::xdp::Filter;
