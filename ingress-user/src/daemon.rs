@@ -1,21 +1,23 @@
 //! The running daemon: every part started in the order in which each needs the others, and stopped in reverse.
 
+#[cfg(test)]
+mod tests;
+mod workers;
+
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fs::DirBuilder;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::{MissedTickBehavior, interval};
 
+use self::workers::{WorkerSeed, look_after, prepare_workers};
 use crate::bans::{self, BansThread};
 use crate::config::{Config, FilterConfig, FilterMode, ListenerConfig, TlsMode};
 use crate::control::{
@@ -26,27 +28,18 @@ use crate::delivery::{self, DeliveryHandle};
 use crate::metrics::Metrics;
 use crate::nic::Survey;
 use crate::policy::RecipientDomains;
-use crate::smtp::Settings;
 use crate::smtp::dialect::Dialect;
-use crate::smtp::session::Tls;
-use crate::spool::{QueueId, Spool, SpoolHandle, SpoolThread};
-use crate::tls::journal::{self, JournalThread, OwnSource, Reporter};
+use crate::spool::{Spool, SpoolHandle, SpoolThread};
+use crate::tls::journal::{self, JournalThread, OwnSource};
 use crate::tls::reload::{self, Certificates};
 use crate::tls::verdict::Own;
 use crate::worker::clock::Now;
-use crate::worker::tls::{TlsContext, TlsService};
 use crate::worker::watch::WatchList;
-use crate::worker::{
-    Admission, CompletionPost, Crew, Listening, MailboxSender, Member, PreparedWorker, WorkerParts,
-    listener,
-};
+use crate::worker::{CompletionPost, Crew, MailboxSender, PreparedWorker, listener};
 use crate::xdp::{self, DataPlane, DenyLists, InterfaceTelemetry, SampleFeed, Tier};
 
 /// File descriptors beside those of connections: listeners, event loops, segments, deliveries, kernel maps.
 const OTHER_FILES: usize = 512;
-
-/// Between two looks at the workers: what one that died was to serve is served by another within a second.
-const CREW_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Where the daemon can be reached, with the ports the kernel chose.
 #[derive(Debug)]
@@ -199,123 +192,6 @@ impl Daemon {
     }
 }
 
-/// What the workers are made from.
-struct WorkerSeed {
-    config: Config,
-    tls: TlsContext,
-    spool: SpoolHandle,
-    metrics: Arc<Metrics>,
-    watches: WatchList,
-    journal: Reporter,
-    bans: bans::Reporter,
-    commits_in_flight_max: usize,
-}
-
-impl WorkerSeed {
-    fn start_workers(
-        self,
-        prepared: Vec<PreparedWorker>,
-        groups: Vec<Group>,
-    ) -> Result<Vec<Member>> {
-        let Self { config, tls, spool, metrics, watches, journal, bans, commits_in_flight_max } =
-            self;
-        let admission = Arc::new(Admission::new(
-            config.limits.connections_max,
-            config.limits.connections_per_client_max,
-        ));
-        let mut listening: Vec<Vec<Listening>> = prepared.iter().map(|_| Vec::new()).collect();
-        let mut services: BTreeMap<_, TlsService> = BTreeMap::new();
-        for group in groups {
-            let settings = Arc::new(session_settings(&config, &group.config));
-            let service = match services.entry(group.service()) {
-                Entry::Occupied(known) => known.get().clone(),
-                Entry::Vacant(new) => new.insert(tls.service()?).clone(),
-            };
-            for (sockets, socket) in listening.iter_mut().zip(group.sockets) {
-                let (settings, service) = (Arc::clone(&settings), service.clone());
-                sockets.push(Listening { socket, settings, service });
-            }
-        }
-        prepared
-            .into_iter()
-            .zip(listening)
-            .enumerate()
-            .zip(&config.worker_cpus)
-            .map(|((index, (worker, listeners)), &cpu)| {
-                let parts = WorkerParts {
-                    index,
-                    hostname: config.hostname.as_str().into(),
-                    listeners: listeners
-                        .iter()
-                        .map(Listening::try_clone)
-                        .collect::<Result<_, _>>()?,
-                    spool: spool.clone(),
-                    admission: Arc::clone(&admission),
-                    watches: watches.clone(),
-                    journal: journal.clone(),
-                    bans: bans.clone(),
-                    metrics: Arc::clone(&metrics),
-                    accept_burst_max: config.limits.accept_burst_max,
-                    buffers_max: config.limits.buffers_per_worker_max,
-                    handshakes_max: config.limits.handshakes_per_worker_max,
-                    commits_in_flight_max,
-                };
-                let mailbox = worker.mailbox();
-                let thread =
-                    worker.start(parts).with_context(|| format!("cannot start worker {index}"))?;
-                Ok(Member { cpu, mailbox, thread, listeners })
-            })
-            .collect()
-    }
-}
-
-/// Looks again and again whether a worker has died, and has its work done by the others. Without any left the process ends, so
-/// that whoever started it starts it anew.
-async fn look_after(crew: Arc<Crew>, data_plane: Arc<DataPlane>) {
-    let mut looks = interval(CREW_INTERVAL);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        looks.tick().await;
-        match crew.look_after() {
-            None => {}
-            Some(cpus) if cpus.is_empty() => {
-                tracing::error!("no worker is left; the process ends");
-                std::process::exit(1);
-            }
-            Some(cpus) => data_plane.redirect_to(&cpus),
-        }
-    }
-}
-
-fn session_settings(config: &Config, listener: &ListenerConfig) -> Settings {
-    let limits = &config.limits;
-    Settings {
-        hostname: config.hostname.as_str().into(),
-        dialect: listener.dialect,
-        tls: match listener.tls {
-            TlsMode::Off => Tls::Off,
-            TlsMode::StartTls => Tls::StartTls,
-            TlsMode::Implicit => Tls::Implicit,
-        },
-        domains: config.recipients.clone(),
-        networks: config.networks.clone(),
-        target: config.target,
-        idle_timeout: limits.idle_timeout,
-        tls_handshake_timeout: limits.tls_handshake_timeout,
-        commit_timeout: limits.commit_timeout,
-        proxy_header_timeout: limits.proxy_header_timeout,
-        greet_delay: limits.greet_delay,
-        command_line_bytes_max: limits.command_line_bytes_max,
-        message_bytes_max: limits.message_bytes_max,
-        text_line_bytes_max: limits.text_line_bytes_max,
-        recipients_max: limits.recipients_max,
-        messages_max: limits.messages_per_session_max,
-        errors_max: limits.errors_max,
-        errors_undelayed_max: limits.errors_undelayed_max,
-        error_delay: limits.error_delay,
-    }
-}
-
 /// What has to be there before anything starts: the state folder, and certificates that can be served.
 fn prepare_state(config: &Config) -> Result<Arc<Certificates>> {
     create_state_dir(config)?;
@@ -437,20 +313,6 @@ fn start_filter(config: &Config, data_plane: &DataPlane, runtime: &Runtime) -> O
     Some(XdpControl { samples, lists })
 }
 
-fn prepare_workers(config: &Config, commits_in_flight_max: usize) -> Result<Vec<PreparedWorker>> {
-    anyhow::ensure!(
-        config.worker_cpus.len() <= QueueId::WORKERS_MAX,
-        "workers: at most {} fit the queue id",
-        QueueId::WORKERS_MAX
-    );
-    config
-        .worker_cpus
-        .iter()
-        .map(|_| PreparedWorker::new(commits_in_flight_max))
-        .collect::<Result<_, _>>()
-        .context("cannot make an event loop")
-}
-
 /// What we can do with the certificates of the moment.
 fn own_of(certificates: &Arc<Certificates>) -> OwnSource {
     let certificates = Arc::clone(certificates);
@@ -543,6 +405,3 @@ fn serve_control(
     });
     stop
 }
-
-#[cfg(test)]
-mod tests;
