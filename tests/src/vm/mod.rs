@@ -14,7 +14,7 @@ pub mod qemu;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 
 use initramfs::Archive;
 use kernel::Kernel;
@@ -50,7 +50,7 @@ pub fn run(kernel: &str, wire: Wire) -> Result<String> {
     let ended = qemu::run(kernel.image(), &system, wire)?;
     let reports: Vec<&str> =
         ended.console.lines().filter_map(|line| line.trim_end().strip_prefix(REPORT)).collect();
-    judge(&reports).with_context(|| ended.tail())?;
+    judge(&reports).map_err(|error| anyhow!("{error}; {}", ended.tail()))?;
     let checks = reports[..CHECKS.len()].join("; ");
     let seconds = ended.took.as_secs_f32();
     Ok(format!("Linux {}, {wire}: {checks}; {seconds:.0} s", kernel.release()))
