@@ -33,13 +33,14 @@ pub(crate) fn is_installed(name: &str) -> bool {
     answer.is_ok_and(|output| output.stdout == b"installed")
 }
 
-/// The name of the newest package that begins with `prefix`, ends with `suffix` and has a version in between. None where there is
-/// no such package, or no apt.
-pub(crate) fn newest(prefix: &str, suffix: &str) -> Option<String> {
-    update().ok()?;
-    let names = shell::output(Command::new("apt-cache").args(["pkgnames", prefix]))?;
+/// The name of the newest package that begins with `prefix`, ends with `suffix` and has a version in between.
+pub(crate) fn newest(prefix: &str, suffix: &str) -> Result<String> {
+    update()?;
+    let names = shell::output(Command::new("apt-cache").args(["pkgnames", prefix]));
+    let names = names.context("no apt-cache")?;
     let names = names.lines().filter(|name| name.ends_with(suffix));
-    names.max_by_key(|name| numbers(name)).map(str::to_owned)
+    let newest = names.max_by_key(|name| numbers(name)).map(str::to_owned);
+    newest.with_context(|| format!("no package {prefix}*{suffix}"))
 }
 
 /// `6.1.0-56` is newer than `6.1.0-9`.
