@@ -15,6 +15,7 @@
 //! - [`spool`]: a backlog made without a daemon
 //! - [`texts`]: what clients send, and whether it arrived
 //! - [`tunnel`]: a program that carries a session under TLS
+//! - [`vm`]: kernels that this machine does not have
 //! - [`wait`]: for what raises no event
 //!
 //! Nothing here sleeps: waiting is for an event, with a deadline.
@@ -36,6 +37,7 @@ pub mod sockets;
 pub mod spool;
 pub mod texts;
 pub mod tunnel;
+pub mod vm;
 pub mod wait;
 
 use std::env;

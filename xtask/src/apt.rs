@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 
@@ -32,9 +33,26 @@ pub(crate) fn is_installed(name: &str) -> bool {
     answer.is_ok_and(|output| output.stdout == b"installed")
 }
 
+/// The name of the newest package that begins with `prefix`, ends with `suffix` and has a version in between.
+pub(crate) fn newest(prefix: &str, suffix: &str) -> Result<String> {
+    update()?;
+    let names = shell::output(Command::new("apt-cache").args(["pkgnames", prefix]));
+    let names = names.context("no apt-cache")?;
+    let names = names.lines().filter(|name| name.ends_with(suffix));
+    let newest = names.max_by_key(|name| numbers(name)).map(str::to_owned);
+    newest.with_context(|| format!("no package {prefix}*{suffix}"))
+}
+
+/// `6.1.0-56` is newer than `6.1.0-9`.
+fn numbers(name: &str) -> Vec<u64> {
+    name.split(|letter: char| !letter.is_ascii_digit())
+        .filter_map(|part| part.parse().ok())
+        .collect()
+}
+
 /// Installs packages as root; their services stay down. A conflict is an error: nothing is removed to make room.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
-    shell::run(Command::new("apt-get").args(["update", "--quiet"]))?;
+    update()?;
     let words =
         ["apt-get", "install", "--quiet", "--yes", "--no-remove", "--no-install-recommends"];
     let mut guarded =
@@ -42,10 +60,24 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     shell::run(guarded.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
-/// Unpacks a package that cannot be installed beside another into `folder`, and installs the libraries that it depends on.
-/// Nothing of the package itself is run or becomes known to the system.
-pub(crate) fn unpack(package: &str, folder: &Path) -> Result<()> {
-    shell::run(Command::new("apt-get").args(["update", "--quiet"]))?;
+/// The list of packages, once in a run. Who is not root takes the list as it is.
+fn update() -> Result<()> {
+    static UPDATED: OnceLock<()> = OnceLock::new();
+    if shell::is_root() && UPDATED.get().is_none() {
+        shell::run(Command::new("apt-get").args(["update", "--quiet"]))?;
+        UPDATED.get_or_init(|| ());
+    }
+    Ok(())
+}
+
+/// Unpacks packages that cannot be installed beside others, or are not to be, into `folder`, and installs the libraries that they
+/// depend on. Nothing of the packages themselves is run or becomes known to the system.
+pub(crate) fn unpack(packages: &[&str], folder: &Path) -> Result<()> {
+    update()?;
+    packages.iter().try_for_each(|package| unpack_one(package, folder))
+}
+
+fn unpack_one(package: &str, folder: &Path) -> Result<()> {
     // It downloads into the working directory.
     let mut download = Command::new("env");
     download.arg("--chdir").arg(folder).args(["apt-get", "download", "--quiet", package]);
@@ -57,7 +89,9 @@ pub(crate) fn unpack(package: &str, folder: &Path) -> Result<()> {
     if !missing.is_empty() {
         install(&missing)?;
     }
-    shell::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(folder))
+    shell::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(folder))?;
+    // The next one is to be the only one again.
+    fs::remove_file(&archive).with_context(|| archive.display().to_string())
 }
 
 /// Its name has the version in it, which Debian decides.
@@ -101,6 +135,12 @@ mod tests {
         let depends =
             "mail-base (>= 4.96), debconf (>= 0.5) | debconf-2.0, libc6 (>= 2.34), libdb5.3\n";
         assert_eq!(libraries(depends).collect::<Vec<_>>(), ["libc6", "libdb5.3"]);
+    }
+
+    #[test]
+    fn a_version_is_compared_number_by_number() {
+        let newest = ["linux-6.1.0-9-cloud", "linux-6.1.0-56-cloud", "linux-6.1.0-10-cloud"];
+        assert_eq!(newest.into_iter().max_by_key(|name| numbers(name)), Some(newest[1]));
     }
 
     #[test]

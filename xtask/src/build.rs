@@ -49,7 +49,8 @@ pub(crate) fn build(release: bool) -> Result<Object> {
     Ok(object)
 }
 
-fn build_object() -> Result<Object> {
+/// Builds the kernel programs, where there is a toolchain for them.
+pub(crate) fn build_object() -> Result<Object> {
     let Some(toolchain) = setup::ensure()? else {
         eprintln!("xtask: no BPF toolchain: the daemon is built without its kernel programs");
         return Ok(Object(None));

@@ -48,7 +48,7 @@ impl Client {
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         match self {
             Self::Aiosmtpd | Self::Tlslite => self.install_with_pip(&folder)?,
-            Self::Exim => apt::unpack(EXIM_PACKAGE, &folder)?,
+            Self::Exim => apt::unpack(&[EXIM_PACKAGE], &folder)?,
             Self::Nodemailer => self.install_with_npm(&folder)?,
         }
         // Last: an installation that was cut short has none.

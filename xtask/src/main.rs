@@ -13,6 +13,7 @@ mod shell;
 mod test;
 mod toolchain;
 mod tools;
+mod vm;
 
 use std::process::ExitCode;
 

@@ -5,12 +5,15 @@ use anyhow::{Context, Result, ensure};
 use crate::build::Object;
 use crate::clients::Client;
 use crate::tools::{self, Tool};
-use crate::{build, fuzz, shell};
+use crate::{build, fuzz, shell, vm};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Run these suites only (`host`, `harness`, `fuzz`, or a file name in tests/suites without .rs)
     suites: Vec<String>,
+    /// Run the suite `vm` only: other kernels, in a guest of qemu
+    #[arg(long, conflicts_with = "suites")]
+    vm: bool,
 }
 
 /// Everything that is not a suite of the real binary: unit, property and dialogue tests.
@@ -50,6 +53,7 @@ const TOOLS: &[Tool] = &[
     ("ethtool", "ethtool"),
     ("setpriv", "util-linux"),
     ("unbound", "unbound"),
+    ("xz", "xz-utils"),
 ];
 
 /// What a suite may do to the machine.
@@ -61,6 +65,18 @@ enum Privilege {
     Root,
     /// It loads programs into the kernel and makes interfaces, as root. One test at a time: the machine has these once.
     Kernel,
+    /// It loads programs into the kernel of a guest, which every user may. One guest at a time: each has all CPUs.
+    Guest,
+}
+
+impl Privilege {
+    fn loads_programs(self) -> bool {
+        matches!(self, Self::Kernel | Self::Guest)
+    }
+
+    fn takes_root(self) -> bool {
+        matches!(self, Self::Root | Self::Kernel)
+    }
 }
 
 /// What a suite cannot run without, beyond the daemon. A suite not listed needs nothing.
@@ -176,6 +192,7 @@ const NEEDS: &[Needs] = &[
         programs: &["openssl", "python3"],
         clients: &[],
     },
+    Needs { suite: vm::SUITE, privilege: Privilege::Guest, programs: &["ip", "xz"], clients: &[] },
     Needs {
         suite: "xdp_filter",
         privilege: Privilege::Kernel,
@@ -205,13 +222,16 @@ enum Outcome {
 /// Sets up, builds, runs every suite, and ends with what ran and what did not and why.
 pub(crate) fn run(options: Options) -> Result<()> {
     let all = suites()?;
-    if let Some(unknown) = options.suites.iter().find(|suite| !all.contains(suite)) {
+    let wanted = if options.vm { vec![vm::SUITE.to_owned()] } else { options.suites };
+    if let Some(unknown) = wanted.iter().find(|suite| !all.contains(suite)) {
         anyhow::bail!("no suite {unknown}; there are {}", all.join(", "));
     }
-    let chosen = |suite: &String| options.suites.is_empty() || options.suites.contains(suite);
+    let chosen = |suite: &String| wanted.is_empty() || wanted.contains(suite);
     let chosen: Vec<String> = all.into_iter().filter(chosen).collect();
     install(&chosen);
-    let object = build::build(true)?;
+    let absent = if chosen.iter().any(|suite| suite == vm::SUITE) { vm::install() } else { vec![] };
+    // Its guests have a daemon of their own.
+    let object = if chosen == [vm::SUITE] { build::build_object()? } else { build::build(true)? };
     let outcomes: Vec<(String, Outcome)> = chosen
         .into_iter()
         .map(|suite| {
@@ -221,6 +241,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
         .collect();
     if !object.is_built() || !shell::is_root() {
         println!("skipped  xdp_verdicts, within host: needs root and a BPF toolchain");
+    }
+    for reason in absent {
+        println!("skipped  {reason}");
     }
     summarise(&outcomes)
 }
@@ -255,7 +278,7 @@ fn install(suites: &[String]) {
 }
 
 fn may_run(needs: &Needs) -> bool {
-    needs.privilege == Privilege::User || shell::is_root()
+    !needs.privilege.takes_root() || shell::is_root()
 }
 
 fn run_suite(suite: &str, object: &Object) -> Outcome {
@@ -266,6 +289,11 @@ fn run_suite(suite: &str, object: &Object) -> Outcome {
     if let Some(reason) = needs.and_then(|needs| unmet(needs, object)) {
         return Outcome::Skipped(reason);
     }
+    if suite == vm::SUITE
+        && let Err(error) = vm::build(object)
+    {
+        return Outcome::Failed(error);
+    }
     let mut cargo = shell::cargo();
     cargo.args(["test", "--locked"]).env("INGRESS_BIN", shell::daemon());
     object.embed(&mut cargo);
@@ -274,8 +302,12 @@ fn run_suite(suite: &str, object: &Object) -> Outcome {
         HARNESS => cargo.args(["--package", "ingress-tests", "--lib"]),
         _ => cargo.args(["--package", "ingress-tests", "--test", suite]),
     };
-    if needs.is_some_and(|needs| needs.privilege == Privilege::Kernel) {
+    if needs.is_some_and(|needs| needs.privilege.loads_programs()) {
         cargo.args(["--", "--test-threads=1"]);
+    }
+    if suite == vm::SUITE {
+        // A line of figures for each guest, and why there was none.
+        cargo.arg("--nocapture");
     }
     outcome(shell::run(&mut cargo))
 }
@@ -291,8 +323,13 @@ fn unmet(needs: &Needs, object: &Object) -> Option<String> {
     if !may_run(needs) {
         return Some("needs root".to_owned());
     }
-    if needs.privilege == Privilege::Kernel && !object.is_built() {
+    if needs.privilege.loads_programs() && !object.is_built() {
         return Some("needs a BPF toolchain (cargo xtask setup)".to_owned());
+    }
+    if needs.suite == vm::SUITE
+        && let Some(reason) = vm::unmet()
+    {
+        return Some(reason);
     }
     let programs = TOOLS
         .iter()
