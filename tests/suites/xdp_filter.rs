@@ -72,7 +72,7 @@ fn a_denied_network_is_not_heard_until_its_list_says_otherwise() {
 
     fs::write(&deny, "").unwrap();
     let output = site.command_after("xdp", &["reload"]).unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "0 networks in force\n", "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "networks in force: 0\n", "{output:?}");
     assert!(is_greeted(&pair, SERVER_V4));
     let log = daemon.stop().unwrap().stderr;
     assert!(log.contains("deny.txt:3: \"nonsense\" is no address and no network"), "{log}");

@@ -41,7 +41,7 @@ async fn reload(State(xdp): State<Option<XdpControl>>) -> Response {
     let Some(XdpControl { lists, .. }) = xdp else { return NOT_IN_USE.into_response() };
     match tokio::task::spawn_blocking(move || lists.reload()).await {
         Ok(Ok(in_force)) => {
-            let mut text = format!("{} networks in force\n", in_force.networks);
+            let mut text = format!("networks in force: {}\n", in_force.networks);
             text.extend(in_force.bad_lines.iter().map(|line| format!("left out: {line}\n")));
             text.into_response()
         }

@@ -173,13 +173,13 @@ fn serve(daemon: &Daemon) -> Result<(u64, [u64; 2])> {
 
 /// A ban silences the client it names and nobody else; lifted, that one is served again.
 fn denied(site: &Site, daemon: &Daemon) -> Result<()> {
-    deny(site, CLIENT_V4, "1 networks in force\n")?;
+    deny(site, CLIENT_V4, "networks in force: 1\n")?;
     assert!(!is_greeted(SERVER_V4, REFUSED_SECONDS)?, "the denied client was greeted");
     assert!(is_greeted(SERVER_V6, GREETED_SECONDS)?, "a client not denied was not greeted");
     let dropped = daemon.count("/xdp/verdicts/denied")?;
     assert!(dropped > 0, "{:#}", daemon.status()?);
     println!("{REPORT}denied: {dropped} packets dropped");
-    deny(site, "", "0 networks in force\n")?;
+    deny(site, "", "networks in force: 0\n")?;
     assert!(is_greeted(SERVER_V4, GREETED_SECONDS)?, "the client is silenced still");
     println!("{REPORT}served again");
     Ok(())
