@@ -112,9 +112,11 @@ impl Daemon {
         let (reporter, handle, journal) =
             journal::start(config.tls.memory.clone(), own_of(&certificates), &config.state_dir)
                 .context("cannot start the journal of TLS handshakes")?;
+        let mail = handle.clone();
+        let brought_mail = Box::new(move |client, since| mail.brought_mail(client, since));
         let enforced = data_plane.filter().cloned();
         let (offences, bans_handle, bans) =
-            bans::start(config.bans_with_exempt(), enforced, &config.state_dir)
+            bans::start(config.bans_with_exempt(), enforced, brought_mail, &config.state_dir)
                 .context("cannot start the thread of bans")?;
         let watches = WatchList::default();
         let controls = Controls {

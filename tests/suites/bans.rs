@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ingress_tests::client::Client;
 use ingress_tests::daemon::{Daemon, Site};
+use ingress_tests::handshakes::report;
 use ingress_tests::wait::wait_for;
 use serde_json::Value;
 
@@ -152,6 +153,7 @@ fn a_failed_handshake_after_a_message_is_forgiven() {
     );
     let mut client = Client::hello(daemon.smtp("starttls"));
     client.message(b"text\r\n");
+    wait_for("word of the message", TIMEOUT, || report(&site)["messages"]["in_clear"] == 1);
     client.command("STARTTLS", "220");
     fail_handshake(client);
     // In another session, and where TLS comes first: STARTTLS is kept from it now.

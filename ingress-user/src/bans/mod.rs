@@ -64,6 +64,9 @@ pub struct BansHandle {
 /// The running thread; it ends when all reporters are gone.
 pub struct BansThread(JoinHandle<()>);
 
+/// Whether a client has brought a message since then, in seconds since 1970.
+pub type MailSource = Box<dyn Fn(IpAddr, u64) -> bool + Send>;
+
 /// Counts for metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -95,6 +98,9 @@ pub struct BanReport {
 
 struct Bans {
     book: Book,
+    /// Offences count so many seconds; in that time mail makes up for them.
+    window: u64,
+    brought_mail: MailSource,
     enforcement: Enforcement,
     by_reason: BTreeMap<&'static str, u64>,
     /// The book is not as in the file.
@@ -106,16 +112,20 @@ struct Bans {
 pub fn start(
     settings: BanSettings,
     filter: Option<Arc<Filter>>,
+    brought_mail: MailSource,
     state_dir: &Path,
 ) -> std::io::Result<(Reporter, BansHandle, BansThread)> {
     let (offences, inbox) = crossbeam_channel::bounded(OFFENCES_WAITING_MAX);
     let file = state_dir.join("bans.json");
     let now = unix_seconds();
+    let window = settings.window.as_secs();
     let mut book = Book::new(settings);
     book.restore(store::load(&file), now);
     let reasons = Offence::ALL.map(Offence::label).into_iter().chain([OPERATOR]);
     let mut bans = Bans {
         book,
+        window,
+        brought_mail,
         enforcement: Enforcement::new(filter),
         by_reason: reasons.map(|reason| (reason, 0)).collect(),
         changed: false,
@@ -231,6 +241,10 @@ impl BansHandle {
         for (client, offence) in
             std::iter::once(first).chain(more.try_iter().take(OFFENCES_WAITING_MAX))
         {
+            let since = now.saturating_sub(bans.window);
+            if offence.is_forgivable() && (bans.brought_mail)(client, since) {
+                continue;
+            }
             if let Some(ban) = bans.book.offence(client, offence, now) {
                 has_new = true;
                 bans.begun(&ban, now);
@@ -309,8 +323,14 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(20);
 
     fn start_in(folder: &Path) -> (Reporter, BansHandle, BansThread) {
-        let settings = BanSettings { silent_sessions_max: 2, ..BanSettings::default() };
-        start(settings, None, folder).unwrap()
+        start_with(folder, Box::new(|_, _| false))
+    }
+
+    fn start_with(folder: &Path, mail: MailSource) -> (Reporter, BansHandle, BansThread) {
+        let silent_sessions_max = 2;
+        let settings =
+            BanSettings { silent_sessions_max, error_floods_max: 2, ..BanSettings::default() };
+        start(settings, None, mail, folder).unwrap()
     }
 
     #[test]
@@ -335,6 +355,27 @@ mod tests {
         let later = Now { wall: Now::read().wall + Duration::from_secs(601), ..Now::read() };
         assert!(!reporter.is_banned(client, later));
         assert_eq!((handle.list(), handle.totals().now), (list, 1));
+    }
+
+    #[test]
+    fn who_brings_mail_is_forgiven_silence_and_not_floods() {
+        let folder = tempfile::tempdir().unwrap();
+        let honest: IpAddr = "192.0.2.7".parse().unwrap();
+        let mail: MailSource = Box::new(move |client, since| {
+            client == honest && unix_seconds().abs_diff(since) <= 601
+        });
+        let (reporter, handle, thread) = start_with(folder.path(), mail);
+        let other: IpAddr = "192.0.2.8".parse().unwrap();
+        for client in [honest, other, honest, other] {
+            reporter.report(client, Offence::Silent);
+        }
+        for _ in 0..2 {
+            reporter.report(honest, Offence::ErrorFlood);
+        }
+        drop(reporter);
+        thread.join();
+        let reasons: Vec<_> = handle.list().into_iter().map(|ban| ban.reason).collect();
+        assert_eq!(reasons, ["error_flood", "silent"]);
     }
 
     #[test]

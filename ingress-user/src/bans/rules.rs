@@ -67,6 +67,11 @@ impl Offence {
     pub const ALL: [Self; 4] =
         [Self::EarlyTalker, Self::ErrorFlood, Self::Silent, Self::HandshakeFailed];
 
+    /// Whether it costs so little that whoever brings mail is forgiven it.
+    pub fn is_forgivable(self) -> bool {
+        matches!(self, Self::Silent | Self::HandshakeFailed)
+    }
+
     /// As logs, metrics and the list of bans have it.
     pub fn label(self) -> &'static str {
         match self {

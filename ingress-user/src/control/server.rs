@@ -269,7 +269,9 @@ mod tests {
         let certificates =
             Certificates::load(TlsConfig::default(), "mx.test", folder.path()).unwrap();
         let watches = WatchList::default();
-        let (_, bans, _) = crate::bans::start(Default::default(), None, folder.path()).unwrap();
+        let no_mail = Box::new(|_, _| false);
+        let (_, bans, _) =
+            crate::bans::start(Default::default(), None, no_mail, folder.path()).unwrap();
         let (source, certificates) = (Arc::new(source()), Arc::new(certificates));
         let controls = Controls { watches, journal, certificates, bans, xdp: None };
         let server = tokio::spawn(bound.serve(source, controls, stopped));

@@ -204,6 +204,13 @@ impl Memory {
         Some(Stripped { tls_sessions: peer.tls_sessions, last_success })
     }
 
+    /// Whether a session of `client` came as far as a message since then.
+    pub fn brought_mail(&self, client: IpAddr, since: u64) -> bool {
+        let peer = self.peer(&self.network_of(client));
+        let times = peer.map(|peer| [peer.last_clear, peer.last_mail_over_tls]);
+        times.into_iter().flatten().flatten().any(|at| at >= since)
+    }
+
     /// Peers that are not offered STARTTLS.
     pub fn withheld(&self, now: u64) -> impl Iterator<Item = IpNet> + '_ {
         let is_withheld = move |peer: &Peer| match peer.pin {
@@ -379,6 +386,18 @@ mod tests {
         let stripped = Stripped { tls_sessions: 3, last_success: NOW };
         assert_eq!(memory.came_in_clear(client(1), true, NOW + HOUR), Some(stripped));
         assert_eq!(memory.came_in_clear(client(1), true, NOW + HOUR), None, "it is known to do so");
+    }
+
+    #[test]
+    fn who_brought_mail_is_known_with_the_time() {
+        let mut memory = Memory::new(settings());
+        memory.came_over_tls(client(1), NOW);
+        let _ = memory.came_in_clear(client(2), false, NOW);
+        memory.handshake_succeeded(client(3), NOW);
+        for (number, brought) in [(1, true), (2, true), (3, false), (4, false)] {
+            assert_eq!(memory.brought_mail(client(number), NOW), brought, "{number}");
+            assert!(!memory.brought_mail(client(number), NOW + 1), "{number}");
+        }
     }
 
     #[test]

@@ -268,7 +268,8 @@ impl Server {
             crate::tls::load(&Default::default(), "mx.example.net", state.path()).unwrap();
         let own = Box::new(|| Own::with_keys(&[]));
         let (journal, _, _) = journal::start(MemorySettings::default(), own, state.path()).unwrap();
-        let (bans, _, _) = bans::start(Default::default(), None, state.path()).unwrap();
+        let no_mail = Box::new(|_, _| false);
+        let (bans, _, _) = bans::start(Default::default(), None, no_mail, state.path()).unwrap();
         Self {
             pool: BufferPool::new(64, Now::read().monotonic),
             scratch: Scratch::default(),

@@ -46,8 +46,7 @@ impl Connection {
     fn offend(&self, offence: Offence, turn: &Turn<'_>) {
         let client = self.session.client();
         let is_sender = self.direct && self.counted_as() == Some(client);
-        let is_forgivable = matches!(offence, Offence::Silent | Offence::HandshakeFailed);
-        if is_sender && !(is_forgivable && self.mail.first_told) {
+        if is_sender && !(offence.is_forgivable() && self.mail.first_told) {
             turn.bans.report(client, offence);
         }
     }

@@ -138,6 +138,11 @@ impl JournalHandle {
         self.lock().peer_reports(unix_seconds())
     }
 
+    /// Whether a message has come from the peer that `client` is, since then.
+    pub fn brought_mail(&self, client: IpAddr, since: u64) -> bool {
+        self.lock().memory.brought_mail(client, since)
+    }
+
     /// Forgets the peers within `network`; how many there were.
     pub fn forget(&self, network: IpNet) -> usize {
         let forgotten = self.lock().forget(network);
