@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
     use crate::tls::journal::event::Failed;
-    use crate::tls::journal::failure::{FAILURES_MAX, Findings, Peer};
+    use crate::tls::journal::failure::{FAILURES_MAX, Findings, LastMail, Peer};
     use crate::tls::offer::{self, Offer};
     use crate::tls::verdict::{self, Ending, KeyKind, NextTry, Own, Stage, Verdict};
 
@@ -115,7 +115,8 @@ mod tests {
         };
         let client = "2001:db8::ffff:ffff:ffff:ffff".parse().unwrap();
         let helo = Some("x".repeat(512).into());
-        let peer = Peer { client, network: client.into(), helo, implicit: true };
+        let mail_before = LastMail { over_tls: Some(7), in_clear: None };
+        let peer = Peer { client, network: client.into(), helo, implicit: true, mail_before };
         let findings = Findings { verdict, offer: Some(offer), usable };
         let failure = Failure::new(1_795_500_000, peer, &failed, findings, NextTry::TlsFirst);
         let one = document(&VecDeque::new(), &VecDeque::from([failure])).unwrap();

@@ -38,6 +38,16 @@ pub(super) struct Failure {
     /// By its name.
     pub(super) verdict: Cow<'static, str>,
     pub(super) explanation: Box<str>,
+    /// When its last mail had come by then. Seconds are too long to tell by the time alone what came before and what after.
+    #[serde(default)]
+    pub(super) mail_before: LastMail,
+}
+
+/// When a peer's last mail came, in seconds since 1970.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LastMail {
+    pub(super) over_tls: Option<u64>,
+    pub(super) in_clear: Option<u64>,
 }
 
 /// The last failures, oldest first.
@@ -88,6 +98,7 @@ pub(super) struct Peer {
     pub(super) network: IpNet,
     pub(super) helo: Option<Box<str>>,
     pub(super) implicit: bool,
+    pub(super) mail_before: LastMail,
 }
 
 impl Failure {
@@ -98,7 +109,7 @@ impl Failure {
         findings: Findings,
         next: NextTry,
     ) -> Self {
-        let Peer { client, network, helo, implicit } = peer;
+        let Peer { client, network, helo, implicit, mail_before } = peer;
         let Findings { verdict, offer, usable } = findings;
         let (server_name, offered) = offer.map_or((None, None), |offer| {
             let Offer { versions, suites, groups, schemes, server_name, .. } = offer;
@@ -119,6 +130,7 @@ impl Failure {
             usable,
             verdict: verdict.name().into(),
             explanation: verdict.explain(next).to_string().into(),
+            mail_before,
         }
     }
 }

@@ -231,7 +231,7 @@ impl Journal {
             match groups.iter_mut().find(same) {
                 Some(group) => group.count += 1,
                 None => {
-                    let afterwards = self.afterwards(&failure.network, failure.at);
+                    let afterwards = self.afterwards(failure);
                     groups.push(FailureGroup::beginning_with(failure, afterwards));
                 }
             }
@@ -240,13 +240,17 @@ impl Journal {
     }
 
     /// How the peer's mail came after its last failure.
-    fn afterwards(&self, network: &IpNet, failed_at: u64) -> &'static str {
-        let peer = self.memory.peer(network);
-        let since = |at: Option<u64>| at.is_some_and(|at| at >= failed_at);
-        match peer {
-            Some(peer) if since(peer.last_mail_over_tls) => "over TLS",
-            Some(peer) if since(peer.last_clear) => "in clear",
-            _ => "not yet",
+    fn afterwards(&self, failure: &Failure) -> &'static str {
+        let (before, last) = (failure.mail_before, self.last_mail(&failure.network));
+        let has_come = |last: Option<u64>, before: Option<u64>| {
+            last != before && last.is_some_and(|at| at >= failure.at)
+        };
+        if has_come(last.over_tls, before.over_tls) {
+            "over TLS"
+        } else if has_come(last.in_clear, before.in_clear) {
+            "in clear"
+        } else {
+            "not yet"
         }
     }
 }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::archive::{self, Kept};
 use super::day::{DAY_SECONDS, Days};
 use super::event::{Cover, Event, Failed, Handshake, Outcome};
-use super::failure::{Failure, Failures, Findings, Peer};
+use super::failure::{Failure, Failures, Findings, LastMail, Peer};
 use super::selftest::SelfTests;
 use crate::log_budget::LogBudget;
 use crate::tls::memory::{self, Because, Consequence, Memory, Pin};
@@ -122,10 +122,21 @@ impl Journal {
             }
             Outcome::Failed(failed) => {
                 let network = self.memory.network_of(client);
-                self.take_failure(Peer { client, network, helo, implicit }, &failed, now);
+                let mail_before = self.last_mail(&network);
+                let peer = Peer { client, network, helo, implicit, mail_before };
+                self.take_failure(peer, &failed, now);
             }
         }
         true
+    }
+
+    pub(super) fn last_mail(&self, network: &IpNet) -> LastMail {
+        let peer = self.memory.peer(network);
+        let of = |peer: &memory::Peer| LastMail {
+            over_tls: peer.last_mail_over_tls,
+            in_clear: peer.last_clear,
+        };
+        peer.map(of).unwrap_or_default()
     }
 
     fn take_failure(&mut self, peer: Peer, failed: &Failed, now: u64) {

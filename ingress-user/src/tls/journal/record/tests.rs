@@ -204,3 +204,17 @@ fn what_came_afterwards_is_told() {
     let _ = journal.take(message(client(1), tls(0x0304)), NOW + 2);
     assert_eq!(afterwards(&journal), "over TLS");
 }
+
+#[test]
+fn mail_just_before_a_failure_did_not_come_after_it() {
+    let mut journal = journal();
+    // All within the same second.
+    let _ = journal.take(handshake(client(1), false, established()), NOW);
+    let _ = journal.take(message(client(1), tls(0x0304)), NOW);
+    let _ = journal.take(handshake(client(1), false, failed()), NOW);
+    let afterwards =
+        |journal: &Journal| journal.report(NOW, DAY_SECONDS, 0).failures[0].afterwards.clone();
+    assert_eq!(afterwards(&journal), "not yet");
+    let _ = journal.take(message(client(1), Cover::Clear), NOW);
+    assert_eq!(afterwards(&journal), "in clear");
+}
