@@ -28,6 +28,7 @@ pub mod control;
 pub mod daemon;
 pub mod delivery;
 pub mod dns;
+mod file_stamp;
 mod log_budget;
 pub mod metrics;
 pub mod nic;

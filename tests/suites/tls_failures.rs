@@ -4,16 +4,13 @@
 
 use std::io::Write;
 use std::process::{Output, Stdio};
-use std::time::Duration;
 
 use ingress_tests::client::Client;
 use ingress_tests::daemon::{Daemon, Site};
+use ingress_tests::handshakes::{REPORT_TIMEOUT, failure, report, withheld};
 use ingress_tests::programs::openssl;
 use ingress_tests::wait::wait_for;
 use serde_json::Value;
-
-/// From the end of a handshake to its line in the report.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One worker, so that both connections are its own.
 const ONE_HANDSHAKE: &str = r#"
@@ -57,22 +54,6 @@ fn json(site: &Site, verb: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// The only failure in the report, once it is there.
-fn failure(site: &Site) -> Value {
-    let mut found = Value::Null;
-    wait_for("failure in the report", REPORT_TIMEOUT, || {
-        let report = json(site, &["tls", "report"]);
-        let failures = report["failures"].as_array().unwrap();
-        found = failures.first().cloned().unwrap_or_default();
-        !found.is_null()
-    });
-    found
-}
-
-fn withheld(site: &Site) -> usize {
-    json(site, &["tls", "report"])["memory"].as_array().unwrap().len()
-}
-
 /// The verdict on a client whose failure is a matter of negotiation; its retry comes in clear, and its mail arrives.
 fn comes_in_clear_after(arguments: &[&str], verdict: &str) {
     let site = Site::new("").unwrap();
@@ -96,7 +77,7 @@ fn comes_in_clear_after(arguments: &[&str], verdict: &str) {
     daemon.wait_until_delivered();
     assert_eq!(site.maildir().texts().unwrap(), [b"text\r\n"]);
     wait_for("word of the mail that came", REPORT_TIMEOUT, || {
-        json(&site, &["tls", "report"])["failures"][0]["afterwards"] == "in clear"
+        report(&site)["failures"][0]["afterwards"] == "in clear"
     });
 }
 
@@ -104,7 +85,7 @@ fn comes_in_clear_after(arguments: &[&str], verdict: &str) {
 fn is_offered_after(site: &Site, daemon: &Daemon, verdict: &str) {
     let failure = failure(site);
     assert_eq!(failure["verdict"], verdict, "{failure:#}");
-    assert_eq!(withheld(site), 0);
+    assert!(withheld(site).is_empty());
     assert!(daemon.offers_starttls());
 }
 
@@ -257,14 +238,12 @@ fn a_peer_that_always_came_with_tls_and_comes_without_is_noticed() {
         succeed(&daemon);
     }
     wait_for("three handshakes", REPORT_TIMEOUT, || {
-        json(&site, &["tls", "report"])["handshakes"]["established"] == 3
+        report(&site)["handshakes"]["established"] == 3
     });
     let mut client = Client::hello(daemon.smtp("starttls"));
     client.message(b"text\r\n");
     client.quit();
-    wait_for("word of it", REPORT_TIMEOUT, || {
-        json(&site, &["tls", "report"])["sessions"]["stripped"] == 1
-    });
+    wait_for("word of it", REPORT_TIMEOUT, || report(&site)["sessions"]["stripped"] == 1);
     let stderr = daemon.stop().unwrap().stderr;
     assert!(stderr.contains("TLS was stripped?"), "{stderr}");
 }
@@ -306,7 +285,7 @@ fn succeed(daemon: &Daemon) {
 fn the_cost_of_a_higher_minimum_is_told_by_messages() {
     let site = Site::new("").unwrap();
     let daemon = site.start().unwrap();
-    let floor = json(&site, &["tls", "report"])["floor"].clone();
+    let floor = report(&site)["floor"].clone();
     assert_eq!(floor["minimum"], "TLS 1.3");
     assert_eq!(floor["would_have_come_in_clear_percent"], Value::Null, "nothing came yet");
     let mut client = Client::hello(daemon.smtp("starttls"));
@@ -316,9 +295,9 @@ fn the_cost_of_a_higher_minimum_is_told_by_messages() {
     client.quit();
     bring_message_over_tls_1_2(&daemon);
     wait_for("all messages in the report", REPORT_TIMEOUT, || {
-        json(&site, &["tls", "report"])["floor"]["messages"] == 4
+        report(&site)["floor"]["messages"] == 4
     });
-    let report = json(&site, &["tls", "report"]);
+    let report = report(&site);
     assert_eq!(report["floor"]["would_have_come_in_clear_percent"], 25.0, "{report:#}");
     assert_eq!(report["messages"]["in_clear_percent"], 75.0, "{report:#}");
     assert_eq!(report["sessions"]["in_clear"], 1, "{report:#}");
@@ -354,7 +333,7 @@ fn the_report_outlives_a_restart() {
     assert!(daemon.stop().unwrap().status.success());
 
     let _daemon = site.start().unwrap();
-    let report = json(&site, &["tls", "report"]);
+    let report = report(&site);
     assert_eq!(report["messages"]["in_clear"], 2, "{report:#}");
     assert_eq!(report["handshakes"]["by_verdict"]["distrusts_certificate"], 1, "{report:#}");
     assert_eq!(report["failures"][0]["remedy"], failure["remedy"]);

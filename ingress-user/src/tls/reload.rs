@@ -4,8 +4,6 @@
 //! what they began with.
 
 use std::fmt;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,6 +19,7 @@ use super::https::{Checked, HttpsContext, HttpsError};
 use super::verdict::KeyKind;
 use super::{Credential, CredentialError, load, load_files};
 use crate::config::{CertificateFiles, TlsConfig};
+use crate::file_stamp::FileStamp;
 use crate::worker::clock::Now;
 use crate::worker::tls::{TlsContext, TlsContextError};
 
@@ -85,7 +84,7 @@ pub struct Certificates {
     /// Sent to after each reload that changed something.
     reloads: news::Sender<()>,
     /// The files as they were before they were last read. Held throughout a reload, so that of two the later reading stays.
-    stamps: Mutex<Vec<Stamp>>,
+    stamps: Mutex<Vec<Option<FileStamp>>>,
 }
 
 /// What HTTPS is served with.
@@ -193,7 +192,7 @@ impl Certificates {
 
     fn reload_locked(
         &self,
-        mut known: MutexGuard<'_, Vec<Stamp>>,
+        mut known: MutexGuard<'_, Vec<Option<FileStamp>>>,
         trigger: Trigger,
     ) -> Result<Vec<Served>, CertificatesError> {
         // Before the reading: what changes during it is seen at the next look.
@@ -243,12 +242,12 @@ impl Certificates {
         Ok(Some(NextHttps::new(load_files(files_read)?, files)?))
     }
 
-    fn stamps_now(&self) -> Vec<Stamp> {
+    fn stamps_now(&self) -> Vec<Option<FileStamp>> {
         let https = self.https.iter().flat_map(|https| &https.files);
         stamps(self.config.certificates.iter().chain(https))
     }
 
-    fn stamps(&self) -> MutexGuard<'_, Vec<Stamp>> {
+    fn stamps(&self) -> MutexGuard<'_, Vec<Option<FileStamp>>> {
         self.stamps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -326,21 +325,15 @@ fn served(credentials: &[Credential]) -> Vec<Served> {
     credentials.iter().map(of).collect()
 }
 
-/// What tells two versions of a file apart without reading it: time of the last change (s and ns), size in octets, inode,
-/// behind links. The change is that of the inode, so that owner and mode count, and an old file moved into place. `None`
-/// where it cannot be told.
-type Stamp = Option<(i64, i64, u64, u64)>;
-
-fn stamps<'f>(files: impl IntoIterator<Item = &'f CertificateFiles>) -> Vec<Stamp> {
-    let stamp = |file: &PathBuf| {
-        let metadata = fs::metadata(file).ok()?;
-        Some((metadata.ctime(), metadata.ctime_nsec(), metadata.size(), metadata.ino()))
-    };
-    files.into_iter().flat_map(|files| [&files.chain, &files.key]).map(stamp).collect()
+fn stamps<'f>(files: impl IntoIterator<Item = &'f CertificateFiles>) -> Vec<Option<FileStamp>> {
+    let files = files.into_iter().flat_map(|files| [&files.chain, &files.key]);
+    files.map(|file| FileStamp::of(file)).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::config::CertificateFiles;
 

@@ -19,9 +19,10 @@ use rustls::{ClientConfig, Connection as TlsConnection, Error, Tcp, VecInput};
 use super::admission::Admission;
 use super::buffers::{BufferPool, Chunk};
 use super::clock::Now;
-use super::connection::{Connection, Handshakes, Outcome, Scratch, Turn};
+use super::connection::{Connection, Handshakes, Outcome, Scratch};
 use super::error_log::ErrorLog;
-use super::tls::{TlsContext, TlsService};
+use super::run::Shared;
+use super::tls::TlsContext;
 use super::watch::WatchList;
 use crate::bans;
 use crate::config::Limits;
@@ -30,7 +31,7 @@ use crate::policy::{ClientNetworks, RecipientDomains, TargetExtensions};
 use crate::smtp::dialect::Dialect;
 use crate::smtp::session::Tls;
 use crate::smtp::{Session, Settings};
-use crate::tls::journal::{self, Reporter};
+use crate::tls::journal;
 use crate::tls::memory::MemorySettings;
 use crate::tls::verdict::Own;
 
@@ -96,7 +97,7 @@ fn message() -> Vec<u8> {
 
 /// A client and the connection that serves it, one after the other on the same thread.
 struct Exchange {
-    server: Server,
+    server: Shared,
     connection: Connection,
     client: Client,
 }
@@ -108,11 +109,11 @@ impl Exchange {
         let mut client = Client::connect(&listener, provider);
         let (socket, peer) = listener.accept().unwrap();
         socket.set_nonblocking(true).unwrap();
-        let mut server = Server::new();
+        let mut server = shared();
         let session = Session::new(Arc::new(settings()), peer.ip(), Now::read().monotonic);
         let socket = mio::net::TcpStream::from_std(socket);
         let mut connection =
-            Connection::new(socket, 0, Some(peer.ip()), session, &mut server.turn());
+            Connection::new(socket, 0, Some(peer.ip()), session, &mut server.turn(Now::read()));
         client.await_reply("220", || drive(&mut connection, &mut server));
         Self { server, connection, client }
     }
@@ -139,7 +140,7 @@ impl Exchange {
         loop {
             assert!(Now::read().monotonic < until, "the message is not complete");
             self.connection.note_readable(false);
-            match self.connection.drive(&mut self.server.turn()) {
+            match self.connection.drive(&mut self.server.turn(Now::read())) {
                 Outcome::Submit { body, .. } => {
                     sender.join().unwrap().unwrap();
                     return body;
@@ -152,9 +153,9 @@ impl Exchange {
 }
 
 /// One step of the server.
-fn drive(connection: &mut Connection, server: &mut Server) {
+fn drive(connection: &mut Connection, server: &mut Shared) {
     connection.note_readable(false);
-    let outcome = connection.drive(&mut server.turn());
+    let outcome = connection.drive(&mut server.turn(Now::read()));
     assert!(matches!(outcome, Outcome::Wait | Outcome::Again), "{outcome:?}");
 }
 
@@ -247,57 +248,27 @@ impl ServerVerifier for Trusting {
     fn hash_config(&self, _hasher: &mut dyn Hasher) {}
 }
 
-/// What a worker has, for one connection.
-struct Server {
-    pool: BufferPool,
-    scratch: Scratch,
-    services: Vec<TlsService>,
-    admission: Admission,
-    watches: WatchList,
-    errors: ErrorLog,
-    journal: Reporter,
-    bans: bans::Reporter,
-    handshakes: Handshakes,
-    metrics: Metrics,
-}
-
-impl Server {
-    fn new() -> Self {
-        let state = tempfile::tempdir().unwrap();
-        let credentials =
-            crate::tls::load(&Default::default(), "mx.example.net", state.path()).unwrap();
-        let own = Box::new(|| Own::with_keys(&[]));
-        let (journal, _, _) = journal::start(MemorySettings::default(), own, state.path()).unwrap();
-        let no_mail = Box::new(|_, _| false);
-        let (bans, _, _) = bans::start(Default::default(), None, no_mail, state.path()).unwrap();
-        Self {
-            pool: BufferPool::new(64, Now::read().monotonic),
-            scratch: Scratch::default(),
-            services: vec![TlsContext::new(credentials).unwrap().service().unwrap()],
-            admission: Admission::new(1, 1),
-            watches: WatchList::default(),
-            errors: ErrorLog::default(),
-            journal,
-            bans,
-            handshakes: Handshakes { in_flight: 0, max: 1 },
-            metrics: Metrics::new(&[0]),
-        }
-    }
-
-    fn turn(&mut self) -> Turn<'_> {
-        Turn {
-            now: Now::read(),
-            pool: &mut self.pool,
-            scratch: &mut self.scratch,
-            services: &self.services,
-            admission: &self.admission,
-            watches: &self.watches,
-            errors: &mut self.errors,
-            journal: &self.journal,
-            bans: &self.bans,
-            handshakes: &mut self.handshakes,
-            metrics: &self.metrics.workers[0],
-        }
+/// What a worker's connections share.
+fn shared() -> Shared {
+    let state = tempfile::tempdir().unwrap();
+    let credentials =
+        crate::tls::load(&Default::default(), "mx.example.net", state.path()).unwrap();
+    let own = Box::new(|| Own::with_keys(&[]));
+    let (journal, _, _) = journal::start(MemorySettings::default(), own, state.path()).unwrap();
+    let no_mail = Box::new(|_, _| false);
+    let (bans, _, _) = bans::start(Default::default(), None, no_mail, state.path()).unwrap();
+    Shared {
+        index: 0,
+        pool: BufferPool::new(64, Now::read().monotonic),
+        scratch: Scratch::default(),
+        services: vec![TlsContext::new(credentials).unwrap().service().unwrap()],
+        admission: Arc::new(Admission::new(1, 1)),
+        watches: WatchList::default(),
+        errors: ErrorLog::default(),
+        journal,
+        bans,
+        handshakes: Handshakes { in_flight: 0, max: 1 },
+        metrics: Arc::new(Metrics::new(&[0])),
     }
 }
 

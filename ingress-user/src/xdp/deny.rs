@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::error::XdpError;
 use super::filter::Filter;
 use super::lists::{ListFile, Lists};
+use crate::file_stamp::FileStamp;
 
 /// Bad lines of a file that are told one by one; more are counted.
 const BAD_LINES_TOLD_MAX: usize = 5;
@@ -44,7 +44,7 @@ pub struct DenyLists {
     allow: Vec<IpNet>,
     files: Vec<PathBuf>,
     /// The files as they were before they were last read. Held throughout a reload, so that of two the later reading stays.
-    stamps: Mutex<Vec<Stamp>>,
+    stamps: Mutex<Vec<Option<FileStamp>>>,
 }
 
 /// What is in force after a reload.
@@ -55,9 +55,6 @@ pub struct InForce {
     /// A sentence for each bad line, `FILE:LINE: what is wrong`, as far as they are told.
     pub bad_lines: Vec<String>,
 }
-
-/// Time of the last change (s and ns), size in octets and inode; `None` where it cannot be told.
-type Stamp = Option<(i64, i64, u64, u64)>;
 
 impl DenyLists {
     pub fn new(filter: Arc<Filter>, allow: Vec<IpNet>, files: Vec<PathBuf>) -> Self {
@@ -79,7 +76,10 @@ impl DenyLists {
         is_changed.then(|| self.reload_locked(known))
     }
 
-    fn reload_locked(&self, mut known: MutexGuard<'_, Vec<Stamp>>) -> Result<InForce, DenyError> {
+    fn reload_locked(
+        &self,
+        mut known: MutexGuard<'_, Vec<Option<FileStamp>>>,
+    ) -> Result<InForce, DenyError> {
         // Before the reading: what changes during it is seen at the next look.
         *known = self.stamps_now();
         let result = self.replace();
@@ -113,15 +113,11 @@ impl DenyLists {
         Ok(InForce { networks, bad_lines })
     }
 
-    fn stamps_now(&self) -> Vec<Stamp> {
-        let stamp = |file: &PathBuf| {
-            let metadata = fs::metadata(file).ok()?;
-            Some((metadata.ctime(), metadata.ctime_nsec(), metadata.size(), metadata.ino()))
-        };
-        self.files.iter().map(stamp).collect()
+    fn stamps_now(&self) -> Vec<Option<FileStamp>> {
+        self.files.iter().map(|file| FileStamp::of(file)).collect()
     }
 
-    fn stamps(&self) -> MutexGuard<'_, Vec<Stamp>> {
+    fn stamps(&self) -> MutexGuard<'_, Vec<Option<FileStamp>>> {
         self.stamps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
