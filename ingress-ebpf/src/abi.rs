@@ -77,6 +77,10 @@ pub type SourceState = [u64; 2];
 /// Connections whose first SYN was dropped under pressure, in an array by hash: a flood writes over the oldest. 8 MiB.
 pub const FIRST_SEEN_SLOTS: u32 = 1 << 20;
 
+/// Version of the layout of the maps that the next daemon goes on with: keys, values, their meaning and the sizes. Raised with any of
+/// them, so that a daemon never reads what another version wrote.
+pub const LAYOUT_VERSION: u32 = 1;
+
 /// Sources that were dropped before, in an array by hash. 512 KiB.
 pub const DROPPED_SLOTS: u32 = 1 << 16;
 

@@ -25,6 +25,7 @@ use crate::control::{
     XdpInterfaceStatus, XdpQueueStatus, XdpStatus,
 };
 use crate::delivery::{self, DeliveryHandle};
+use crate::handover::{Estate, HandoverSocket, ListeningGroup, Predecessor};
 use crate::metrics::Metrics;
 use crate::nic::Survey;
 use crate::policy::RecipientDomains;
@@ -35,8 +36,10 @@ use crate::tls::reload::{self, Certificates};
 use crate::tls::verdict::Own;
 use crate::worker::clock::Now;
 use crate::worker::watch::WatchList;
-use crate::worker::{CompletionPost, Crew, MailboxSender, PreparedWorker, listener};
-use crate::xdp::{self, DataPlane, DenyLists, InterfaceTelemetry, SampleFeed, Tier};
+use crate::worker::{CompletionPost, Crew, Ending, MailboxSender, PreparedWorker, listener};
+use crate::xdp::{
+    self, DataPlane, DenyLists, Filter, InterfaceTelemetry, PreparedDataPlane, SampleFeed, Tier,
+};
 
 /// File descriptors beside those of connections: listeners, event loops, segments, deliveries, kernel maps.
 const OTHER_FILES: usize = 512;
@@ -53,6 +56,10 @@ pub struct Ready {
 /// All threads and tasks of a started daemon.
 pub struct Daemon {
     ready: Ready,
+    /// Of each listener, as configured and as it is.
+    addresses: Vec<(SocketAddr, SocketAddr)>,
+    /// None where it could not be bound.
+    handover: Option<HandoverSocket>,
     crew: Arc<Crew>,
     certificates: Arc<Certificates>,
     filter: Option<XdpControl>,
@@ -68,7 +75,7 @@ pub struct Daemon {
     data_plane: Arc<DataPlane>,
 }
 
-/// The sockets of one configured address, one for each worker.
+/// The sockets of one configured address, at least one for each worker.
 struct Group {
     config: ListenerConfig,
     address: SocketAddr,
@@ -88,15 +95,27 @@ impl Group {
 }
 
 impl Daemon {
-    /// Starts everything. On an error nothing keeps running.
-    pub fn start(config: Config, runtime: &Runtime) -> Result<Self> {
+    /// Starts everything, in the place of `predecessor` where there is one: it ends when nothing is left that could fail for want of
+    /// a right setting. On an error nothing keeps running.
+    pub fn start(
+        config: Config,
+        mut predecessor: Option<Predecessor>,
+        runtime: &Runtime,
+    ) -> Result<Self> {
         let started = Now::read().monotonic;
         let certificates = prepare_state(&config)?;
-        let groups = open_groups(&config)?;
+        let groups = open_groups(&config, predecessor.as_mut())?;
+        let survey = runtime.block_on(Survey::of(&config.xdp.interfaces, &config.worker_cpus));
+        let prepared = prepare_data_plane(&config, &groups, &survey)?;
+        let lists = load_lists(&config, prepared.filter());
+        if let Some(predecessor) = predecessor {
+            predecessor.replace()?;
+        }
+        // First: until now the old filter goes on alone, and nobody chooses the worker of a new connection.
+        let data_plane = Arc::new(attach_data_plane(&config, &groups, prepared)?);
+        let filter = start_filter(lists, &data_plane, runtime);
         let control = control::bind(&config.control)?;
         let mta_sts = BoundMtaSts::bind(&config.mta_sts.listen)?;
-        let data_plane = Arc::new(start_data_plane(&config, &groups, runtime)?);
-        let filter = start_filter(&config, &data_plane, runtime);
 
         let metrics = Arc::new(Metrics::new(&config.worker_cpus));
         let commits_in_flight_max = config.spool.submissions_max + config.spool.batch_messages_max;
@@ -139,6 +158,8 @@ impl Daemon {
         let control = serve_control(control, source, controls, runtime);
         let mta_sts = serve_mta_sts(mta_sts, site, runtime);
         runtime.spawn(reload::watch(Arc::clone(&certificates)));
+        let handover = bind_handover(&config, runtime);
+        let addresses = groups.iter().map(|group| (group.config.address, group.address)).collect();
         let seed = WorkerSeed {
             config,
             tls: certificates.context().clone(),
@@ -153,6 +174,8 @@ impl Daemon {
         runtime.spawn(look_after(Arc::clone(&crew), Arc::clone(&data_plane)));
         Ok(Self {
             ready,
+            addresses,
+            handover,
             crew,
             certificates,
             filter,
@@ -179,10 +202,32 @@ impl Daemon {
         &self.ready
     }
 
+    /// Done when another daemon is prepared to take over: this one has to drain.
+    pub async fn successor(&self) {
+        match &self.handover {
+            Some(socket) => socket.successor(|| self.estate()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn estate(&self) -> std::io::Result<Estate> {
+        let group =
+            |&(configured, address)| ListeningGroup { configured, address, sockets: vec![] };
+        let mut groups: Vec<ListeningGroup> = self.addresses.iter().map(group).collect();
+        for socket in self.crew.sockets()? {
+            let address = socket.local_addr()?;
+            if let Some(group) = groups.iter_mut().find(|group| group.address == address) {
+                group.sockets.push(socket);
+            }
+        }
+        Ok(Estate { hash_seed: *xdp::hash_seed(), groups })
+    }
+
     /// Stops accepting, lets open transactions finish (bounded by the workers), and ends every part. What is not delivered
     /// stays in the spool.
-    pub fn drain(self, runtime: &Runtime) {
-        self.crew.drain();
+    pub fn drain(self, ending: Ending, runtime: &Runtime) {
+        drop(self.handover);
+        self.crew.drain(ending);
         // The workers were the last to report.
         self.journal.join();
         self.bans.join();
@@ -190,6 +235,10 @@ impl Daemon {
         self.spool.shutdown();
         drop(self.control);
         self.mta_sts.abort();
+        match ending {
+            Ending::Stop => self.data_plane.remove_pins(),
+            Ending::Handover => self.data_plane.leave(),
+        }
         drop(self.data_plane);
     }
 }
@@ -271,24 +320,43 @@ fn raise_file_limit(connections_max: usize) {
     }
 }
 
-fn open_groups(config: &Config) -> Result<Vec<Group>> {
-    let open = |config_of: &ListenerConfig| {
-        let sockets = listener::open_group(config_of.address, config.worker_cpus.len())?;
+/// Sockets of the predecessor where it has the address, so that nobody who waits in them is lost.
+fn open_groups(config: &Config, mut predecessor: Option<&mut Predecessor>) -> Result<Vec<Group>> {
+    let workers = config.worker_cpus.len();
+    let mut open = |config_of: &ListenerConfig| {
+        let inherited =
+            predecessor.as_mut().and_then(|daemon| daemon.take_group(config_of.address));
+        let sockets = match inherited {
+            Some(group) => listener::extend_group(group.sockets, workers)?,
+            None => listener::open_group(config_of.address, workers)?,
+        };
         let address = match sockets.first() {
             Some(socket) => socket.local_addr()?,
             None => config_of.address,
         };
         Ok(Group { config: config_of.clone(), address, sockets })
     };
-    config.listeners.iter().map(open).collect()
+    config.listeners.iter().map(&mut open).collect()
+}
+
+/// Loads the kernel programs.
+fn prepare_data_plane<'a>(
+    config: &'a Config,
+    groups: &[Group],
+    survey: &'a Survey,
+) -> Result<PreparedDataPlane<'a>> {
+    let ports: Vec<u16> = groups.iter().map(|group| group.address.port()).collect();
+    let Config { xdp, worker_cpus, state_dir, .. } = config;
+    Ok(PreparedDataPlane::load(xdp, worker_cpus, &ports, survey, state_dir)?)
 }
 
 /// Attaches the kernel programs, and has the kernel find the right worker in the best way that there is.
-fn start_data_plane(config: &Config, groups: &[Group], runtime: &Runtime) -> Result<DataPlane> {
-    let ports: Vec<u16> = groups.iter().map(|group| group.address.port()).collect();
-    let Config { xdp, worker_cpus, .. } = config;
-    let survey = runtime.block_on(Survey::of(&xdp.interfaces, worker_cpus));
-    let mut data_plane = DataPlane::start(xdp, worker_cpus, &ports, &survey)?;
+fn attach_data_plane(
+    config: &Config,
+    groups: &[Group],
+    prepared: PreparedDataPlane<'_>,
+) -> Result<DataPlane> {
+    let data_plane = prepared.attach()?;
     for group in groups {
         if data_plane.tier() == Tier::IncomingCpu {
             listener::steer_by_incoming_cpu(&group.sockets, &config.worker_cpus)
@@ -302,17 +370,35 @@ fn start_data_plane(config: &Config, groups: &[Group], runtime: &Runtime) -> Res
     Ok(data_plane)
 }
 
-/// Puts the lists in force and has samples collected.
-fn start_filter(config: &Config, data_plane: &DataPlane, runtime: &Runtime) -> Option<XdpControl> {
+/// Puts the lists in force.
+fn load_lists(config: &Config, filter: Option<&Arc<Filter>>) -> Option<Arc<DenyLists>> {
     let FilterConfig { mode, allow, deny_files, .. } = &config.xdp.filter;
-    let filter = data_plane.filter().filter(|_| *mode != FilterMode::Off)?;
+    let filter = filter.filter(|_| *mode != FilterMode::Off)?;
     let lists = DenyLists::new(Arc::clone(filter), allow.clone(), deny_files.clone());
     // Logged there. A list that cannot be read is no reason to refuse mail.
     let _result = lists.reload();
-    let (samples, lists) = (SampleFeed::new(), Arc::new(lists));
+    Some(Arc::new(lists))
+}
+
+/// Has samples collected and the lists kept up to date.
+fn start_filter(
+    lists: Option<Arc<DenyLists>>,
+    data_plane: &DataPlane,
+    runtime: &Runtime,
+) -> Option<XdpControl> {
+    let (lists, filter) = (lists?, data_plane.filter()?);
+    let samples = SampleFeed::new();
     runtime.spawn(samples.clone().run(Arc::clone(filter)));
     runtime.spawn(xdp::watch_lists(Arc::clone(&lists)));
     Some(XdpControl { samples, lists })
+}
+
+/// Where the next daemon may knock. It can be done without.
+fn bind_handover(config: &Config, runtime: &Runtime) -> Option<HandoverSocket> {
+    let _context = runtime.enter();
+    HandoverSocket::bind(&config.state_dir)
+        .inspect_err(|error| tracing::warn!("no other daemon can take over from this one: {error}"))
+        .ok()
 }
 
 /// What we can do with the certificates of the moment.

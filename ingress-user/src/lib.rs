@@ -29,6 +29,7 @@ pub mod daemon;
 pub mod delivery;
 pub mod dns;
 mod file_stamp;
+pub mod handover;
 mod log_budget;
 pub mod metrics;
 pub mod nic;

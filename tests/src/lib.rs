@@ -27,6 +27,7 @@ pub mod daemon;
 pub mod dialogue;
 pub mod exim;
 pub mod handshakes;
+pub mod load;
 pub mod maildir;
 pub mod netns;
 mod player;

@@ -142,6 +142,12 @@ const NEEDS: &[Needs] = &[
         programs: &["postfix", UNSHARE.0],
         clients: &[Client::Exim],
     },
+    Needs {
+        suite: "restart",
+        privilege: Privilege::User,
+        programs: &["smtp-source"],
+        clients: &[],
+    },
     Needs { suite: "sessions", privilege: Privilege::User, programs: &["python3"], clients: &[] },
     Needs { suite: "tls", privilege: Privilege::User, programs: &["openssl"], clients: &[] },
     Needs {
@@ -203,6 +209,12 @@ const NEEDS: &[Needs] = &[
         suite: "xdp_bans",
         privilege: Privilege::Kernel,
         programs: &["ip", "ethtool", "python3"],
+        clients: &[],
+    },
+    Needs {
+        suite: "xdp_restart",
+        privilege: Privilege::Kernel,
+        programs: &["ip", "ethtool", "python3", "smtp-source"],
         clients: &[],
     },
     Needs {

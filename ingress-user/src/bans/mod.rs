@@ -131,7 +131,7 @@ pub fn start(
         changed: false,
         log: LogBudget::default(),
     };
-    bans.enforcement.follow(&bans.book, now);
+    bans.enforcement.begin(&bans.book, now);
     let banned = Arc::clone(bans.enforcement.banned());
     let missed = Arc::new(AtomicU64::new(0));
     let handle = BansHandle { bans: Arc::new(Mutex::new(bans)), missed: Arc::clone(&missed) };

@@ -8,8 +8,10 @@ use tracing_subscriber::EnvFilter;
 use crate::config::Config;
 use crate::control::ListenerStatus;
 use crate::daemon::{Daemon, Ready};
+use crate::handover::Predecessor;
 use crate::tls::reload::{self, Certificates, Trigger};
-use crate::xdp::DenyLists;
+use crate::worker::Ending;
+use crate::xdp::{self, DenyLists};
 
 /// Environment variable with the log filter, in the syntax of tracing's `EnvFilter`: `debug`, `ingress_user::spool=trace`.
 const LOG_VARIABLE: &str = "INGRESS_LOG";
@@ -19,6 +21,10 @@ pub(super) struct Arguments {
     /// The configuration file (TOML); without it, a trial server on 127.0.0.1:2525 with its state below the home
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Take over from the daemon that runs with the same state_dir, so that no client is refused; start as usual if none does
+    #[arg(long)]
+    take_over: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
@@ -49,15 +55,34 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         let hangup = arguments.config.is_some().then(|| signal(SignalKind::hangup()));
         (stop, hangup.transpose().context("cannot catch SIGHUP")?)
     };
-    let daemon = Daemon::start(config, &runtime)?;
+    let predecessor =
+        if arguments.take_over { Predecessor::find(&config.state_dir)? } else { None };
+    if let Some(running) = &predecessor {
+        tracing::info!(process = running.process_id(), "taking over from the running daemon");
+        // Before the kernel programs are loaded with one.
+        xdp::inherit_hash_seed(running.hash_seed());
+    }
+    let daemon = Daemon::start(config, predecessor, &runtime)?;
     if let Some(hangup) = hangup {
         let lists = daemon.deny_lists().cloned();
         runtime.spawn(reload_at(hangup, Arc::clone(daemon.certificates()), lists));
     }
     super::print(&ready_line(daemon.ready()))?;
-    runtime.block_on(stop);
-    tracing::info!("draining: open transactions are finished, no new connections taken");
-    daemon.drain(&runtime);
+    let ending = runtime.block_on(async {
+        tokio::select! {
+            () = stop => Ending::Stop,
+            () = daemon.successor() => Ending::Handover,
+        }
+    });
+    match ending {
+        Ending::Stop => {
+            tracing::info!("draining: open transactions are finished, no new connections taken");
+        }
+        Ending::Handover => {
+            tracing::info!("draining: open transactions are finished, another daemon takes over");
+        }
+    }
+    daemon.drain(ending, &runtime);
     Ok(())
 }
 

@@ -38,6 +38,7 @@ impl From<&Config> for file::File {
                 interfaces: config.xdp.interfaces.clone(),
                 mode: Some(config.xdp.mode),
                 steering: Some(config.xdp.steering),
+                pin_dir: Some(path_text(&config.xdp.pin_dir)),
                 filter: (&config.xdp.filter).into(),
             },
             bans: (&config.bans).into(),

@@ -177,6 +177,8 @@ pub struct XdpConfig {
     pub interfaces: Vec<String>,
     pub mode: XdpMode,
     pub steering: SteeringMode,
+    /// On a BPF file system: where maps outlive a daemon. Default /sys/fs/bpf/ingress.
+    pub pin_dir: PathBuf,
     pub filter: FilterConfig,
 }
 

@@ -36,7 +36,7 @@ fn who_waits_for_a_worker_that_died_is_served_by_another() {
     let file = folder.path().join("ingress.toml");
     std::fs::write(&file, CONFIG).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let daemon = Daemon::start(Config::load(&file).unwrap(), &runtime).unwrap();
+    let daemon = Daemon::start(Config::load(&file).unwrap(), None, &runtime).unwrap();
     let address = daemon.ready().listeners[0].address;
 
     // Both workers have some of them, by the kernel's hash.
@@ -55,7 +55,7 @@ fn who_waits_for_a_worker_that_died_is_served_by_another() {
     let open: Vec<TcpStream> = open.collect();
     assert!((1..32).contains(&open.len()), "{} of 32 were the other worker's", open.len());
     drop(open);
-    daemon.drain(&runtime);
+    daemon.drain(Ending::Stop, &runtime);
     assert!(TcpStream::connect(address).is_err(), "its listeners are closed");
 }
 

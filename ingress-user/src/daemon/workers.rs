@@ -56,9 +56,13 @@ impl WorkerSeed {
                 Entry::Occupied(known) => known.get().clone(),
                 Entry::Vacant(new) => new.insert(tls.service()?).clone(),
             };
-            for (sockets, socket) in listening.iter_mut().zip(group.sockets) {
+            // A predecessor with more workers leaves more sockets, and in each of them clients may wait.
+            let workers = listening.len();
+            for (number, socket) in group.sockets.into_iter().enumerate() {
                 let (settings, service) = (Arc::clone(&settings), service.clone());
-                sockets.push(Listening { socket, settings, service });
+                if let Some(sockets) = listening.get_mut(number % workers) {
+                    sockets.push(Listening { socket, settings, service });
+                }
             }
         }
         prepared

@@ -3,9 +3,12 @@
 //! A worker's thread ends when its loop fails or panics. Its connections are lost with it, but not who waits in its listeners: they
 //! are held here a second time, so that the kernel keeps their queues, and another worker takes them over.
 
+use std::io;
+use std::net::TcpListener;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use super::drain::Ending;
 use super::mailbox::MailboxSender;
 use super::run::Listening;
 
@@ -50,11 +53,21 @@ impl Crew {
         has_died.then(|| members.iter().map(|member| member.cpu).collect())
     }
 
+    /// All listening sockets, each once more.
+    ///
+    /// # Errors
+    /// No file descriptor is left.
+    pub fn sockets(&self) -> io::Result<Vec<TcpListener>> {
+        let members = self.members();
+        let listeners = members.iter().flat_map(|member| &member.listeners);
+        listeners.map(|listening| listening.socket.try_clone()).collect()
+    }
+
     /// Has all workers let their transactions finish, and waits for their ends.
-    pub fn drain(&self) {
+    pub fn drain(&self, ending: Ending) {
         let members = std::mem::take(&mut *self.members());
         let end = |member: Member| {
-            member.mailbox.drain();
+            member.mailbox.drain(ending);
             // Its listeners are closed here as there: who comes now is refused at once.
             member.thread
         };

@@ -37,6 +37,24 @@ pub fn open_group(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener
     (0..workers).map(|_| open(address)).collect::<Result<_, _>>().map_err(explained)
 }
 
+/// An inherited group with one socket for each of `workers`, if it has not as many yet.
+pub fn extend_group(
+    mut group: Vec<TcpListener>,
+    workers: usize,
+) -> Result<Vec<TcpListener>, ListenError> {
+    let unspecified = SocketAddr::from(([0; 4], 0));
+    let address = match group.first().map(TcpListener::local_addr) {
+        Some(address) => {
+            address.map_err(|source| ListenError::Other { address: unspecified, source })?
+        }
+        None => return Ok(group),
+    };
+    let other = |source| ListenError::Other { address, source };
+    let more = (group.len()..workers).map(|_| open(address).map_err(other));
+    group.extend(more.collect::<Result<Vec<_>, _>>()?);
+    Ok(group)
+}
+
 /// Has the kernel pick the socket of the group whose CPU, by the same place in `cpus`, handles the packet (SO_INCOMING_CPU
 /// on listeners, honoured since Linux 6.2). Takes no privilege.
 pub fn steer_by_incoming_cpu(group: &[TcpListener], cpus: &[usize]) -> io::Result<()> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use mio::Waker;
 
+use super::drain::Ending;
 use super::run::Listening;
 use crate::spool::{Completion, CompletionSink};
 
@@ -17,7 +18,7 @@ pub(super) enum Letter {
     /// The spool's answer to a submission of this worker.
     Committed(Completion),
     /// Stop accepting, let transactions finish, then end.
-    Drain,
+    Drain(Ending),
     /// Serve this listener of a worker that has died.
     Adopt(Box<Listening>),
     #[cfg(test)]
@@ -43,8 +44,8 @@ impl MailboxSender {
     }
 
     /// Asks the worker to finish. A worker that is gone has finished.
-    pub fn drain(&self) {
-        let _ = self.letters.try_send(Letter::Drain);
+    pub fn drain(&self, ending: Ending) {
+        let _ = self.letters.try_send(Letter::Drain(ending));
         self.wake();
     }
 

@@ -11,6 +11,7 @@ mod closing;
 mod commit;
 mod connection;
 mod crew;
+mod drain;
 mod error_log;
 #[cfg(test)]
 mod in_place;
@@ -25,5 +26,6 @@ mod window;
 
 pub use admission::Admission;
 pub use crew::{Crew, Member};
+pub use drain::Ending;
 pub use mailbox::{CompletionPost, MailboxSender};
 pub use run::{Listening, PreparedWorker, WorkerParts};

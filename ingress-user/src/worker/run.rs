@@ -16,6 +16,7 @@ use super::admission::Admission;
 use super::buffers::BufferPool;
 use super::clock::Now;
 use super::connection::{Connection, Handshakes, Outcome, Scratch, Turn};
+use super::drain::{Drain, Ending};
 use super::error_log::ErrorLog;
 use super::mailbox::{Letter, Mailbox, MailboxSender};
 use super::timers::TimerWheel;
@@ -32,9 +33,6 @@ const WAKER: Token = Token(usize::MAX);
 
 /// Events taken from the kernel in one turn.
 const EVENTS_PER_TURN_MAX: usize = 1024;
-
-/// How long a drain lets open transactions go on.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A listening socket of this worker and what its connections get.
 pub struct Listening {
@@ -130,8 +128,8 @@ pub(super) struct Worker {
     pub(super) commits_in_flight: usize,
     pub(super) commits_in_flight_max: usize,
     pub(super) last_id_micros: u64,
-    /// Set by a drain: when the last connections are cut.
-    pub(super) drain_until: Option<Instant>,
+    /// Set when the worker is to end.
+    pub(super) drain: Option<Drain>,
 }
 
 pub(super) struct Listener {
@@ -214,7 +212,7 @@ impl Worker {
             commits_in_flight: 0,
             commits_in_flight_max: parts.commits_in_flight_max,
             last_id_micros: 0,
-            drain_until: None,
+            drain: None,
         };
         parts.listeners.into_iter().try_for_each(|listening| worker.serve(listening))?;
         Ok(worker)
@@ -233,7 +231,7 @@ impl Worker {
 
     /// Serves a listener of a worker that has died, unless it is about to end itself.
     fn adopt(&mut self, listening: Listening) {
-        if self.drain_until.is_none()
+        if self.drain.is_none()
             && let Err(error) = self.serve(listening)
         {
             tracing::error!(%error, "cannot serve the listener of a worker that has died");
@@ -260,6 +258,7 @@ impl Worker {
             }
             self.accept_all(now);
             self.go_on(now);
+            self.go_on_draining(now);
             self.timers.expire(now.monotonic, &mut due);
             for (key, tick) in due.drain(..) {
                 self.fire(key, tick, now);
@@ -276,16 +275,17 @@ impl Worker {
         if busy {
             return Some(Duration::ZERO);
         }
-        let trim = self.shared.pool.wants_trim_at();
-        let trim = trim.map(|at| at.saturating_duration_since(now.monotonic));
-        [self.timers.wait(now.monotonic), trim].into_iter().flatten().min()
+        let until = |at: Instant| at.saturating_duration_since(now.monotonic);
+        let trim = self.shared.pool.wants_trim_at().map(until);
+        let drain = self.drain.map(|drain| until(drain.wakes_at()));
+        [self.timers.wait(now.monotonic), trim, drain].into_iter().flatten().min()
     }
 
     fn open_mailbox(&mut self, now: Now) {
         while let Ok(letter) = self.mailbox.try_recv() {
             match letter {
                 Letter::Committed(completion) => self.handle_completion(completion, now),
-                Letter::Drain => self.drain(now),
+                Letter::Drain(ending) => self.begin_drain(ending, now),
                 Letter::Adopt(listening) => self.adopt(*listening),
                 #[cfg(test)]
                 Letter::Die => panic!("killed by a test"),
@@ -372,10 +372,10 @@ impl Worker {
 
     /// Brings poll and timers in line with what the connection waits for.
     fn settle(&mut self, key: u64, now: Now) {
-        let draining = self.drain_until.is_some();
+        let sends_away = self.drain.is_some_and(|drain| drain.sends_away(now.monotonic));
         let Some(entry) = entry_mut(&mut self.connections, key) else { return };
         let connection = &mut entry.connection;
-        if draining && connection.is_idle() {
+        if sends_away && connection.is_idle() {
             return self.with_connection(key, now, |connection, turn| {
                 connection.turn_away(Closing::ShuttingDown, turn)
             });
@@ -415,13 +415,24 @@ impl Worker {
     }
 
     /// Closes the listeners, and every connection as soon as it is not in the middle of a message.
-    fn drain(&mut self, now: Now) {
-        if self.drain_until.is_some() {
+    fn begin_drain(&mut self, ending: Ending, now: Now) {
+        if self.drain.is_some() {
             return;
         }
-        self.drain_until = Some(now.monotonic + DRAIN_TIMEOUT);
-        // Closed at once: who comes now is refused and tries the next host, and does not wait here for nothing.
-        self.listeners.clear();
+        self.drain = Some(Drain::begin(ending, now.monotonic));
+        // Closed at once: who comes now is refused and tries the next host, and does not wait here for nothing. Where a successor
+        // has the same sockets they stay open, and the poll would go on to tell of them.
+        for mut listener in self.listeners.drain(..) {
+            let _ = self.poll.registry().deregister(&mut listener.socket);
+        }
+    }
+
+    /// Sends away who is outside a transaction, when it is time.
+    fn go_on_draining(&mut self, now: Now) {
+        let is_time = |drain: &mut Drain| drain.take_turn_to_send_away(now.monotonic);
+        if !self.drain.as_mut().is_some_and(is_time) {
+            return;
+        }
         let keys: Vec<u64> =
             self.connections.iter().map(|(index, entry)| key_of(entry.generation, index)).collect();
         for key in keys {
@@ -430,8 +441,9 @@ impl Worker {
     }
 
     fn is_drained(&self, now: Now) -> bool {
-        self.drain_until.is_some_and(|until| {
-            (self.connections.is_empty() && self.commits_in_flight == 0) || now.monotonic >= until
+        self.drain.is_some_and(|drain| {
+            (self.connections.is_empty() && self.commits_in_flight == 0)
+                || drain.is_over(now.monotonic)
         })
     }
 

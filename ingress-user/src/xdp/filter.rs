@@ -1,5 +1,6 @@
 //! The filter's maps, as the daemon writes and reads them.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -146,6 +147,18 @@ impl Filter {
     pub fn lift_ban(&self, client: IpAddr) {
         // What is not there is lifted.
         let _ = self.maps().bans.remove(&key_of(client));
+    }
+
+    /// Ends all bans but those of these clients: the kernel may remember some of a daemon that was killed.
+    pub fn keep_bans<'a>(&self, clients: impl Iterator<Item = &'a IpNet>) {
+        let kept: HashSet<u64> = clients.map(|client| key_of(client.addr())).collect();
+        let mut maps = self.maps();
+        let others: Vec<u64> =
+            maps.bans.keys().flatten().filter(|banned| !kept.contains(banned)).collect();
+        for banned in others {
+            // It may have been lifted meanwhile.
+            let _ = maps.bans.remove(&banned);
+        }
     }
 
     /// Packets that the ban of this client has dropped.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use aya::programs::links::FdLink;
+use aya::programs::xdp::XdpLink;
 use aya::programs::{Program, SkReuseport, TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
@@ -16,6 +17,7 @@ use ingress_ebpf::abi::{INTERFACES_MAX, PORTS_MAX, names};
 use super::error::XdpError;
 use super::filter::{Filter, Globals};
 use super::maps::{Buckets, Counters, WorkerSockets};
+use super::pins::{KEPT_MAPS, Pins};
 use super::telemetry::{self, InterfaceTelemetry, VerdictCounts};
 use crate::config::{FilterConfig, FilterMode};
 
@@ -81,6 +83,15 @@ impl Prefilter {
     /// # Errors
     /// [`XdpError`], of which [`XdpError::NotPermitted`] is the usual one.
     pub fn load(object: &[u8], setup: Setup<'_>) -> Result<Self, XdpError> {
+        Self::load_pinned(object, setup, None)
+    }
+
+    /// The same with what an earlier daemon has left in `pins`, and leaves it there for the next.
+    pub(super) fn load_pinned(
+        object: &[u8],
+        setup: Setup<'_>,
+        pins: Option<&Pins>,
+    ) -> Result<Self, XdpError> {
         let Setup { ports, interfaces, redirection, filter } = setup;
         let port_slots = port_slots(ports)?;
         let interface_slots = interface_slots(interfaces)?;
@@ -101,6 +112,10 @@ impl Prefilter {
             .override_global(names::SAMPLE_EVERY, &globals.sample_every, true);
         if filter.mode == FilterMode::Off {
             without_filter(&mut loader);
+        } else if let Some(pins) = pins {
+            for map in KEPT_MAPS {
+                loader.map_pin_path(map, pins.map(map));
+            }
         }
         let mut ebpf = loader.load(object).map_err(XdpError::from_object)?;
         let counters = Counters::take(&mut ebpf)?;
@@ -142,8 +157,8 @@ impl Prefilter {
         &self.filter
     }
 
-    /// Attaches to `interface`, until the answer is dropped. Never generic with a redirection: the kernel would then
-    /// drop every packet (`steering` sees to that).
+    /// Attaches to `interface`, until the answer is dropped; in place of the program of the daemon before, where that has left its
+    /// attachment in `pins`. Never generic with a redirection: the kernel would then drop every packet (`steering` sees to that).
     ///
     /// # Errors
     /// [`XdpError`], by what the operator can do about it.
@@ -151,8 +166,14 @@ impl Prefilter {
         &mut self,
         interface: &str,
         mode: AttachMode,
+        pins: Option<&Pins>,
     ) -> Result<Attached, XdpError> {
         let program: &mut Xdp = program(&mut self.ebpf, names::PREFILTER)?;
+        if let Some(left) = pins.and_then(|pins| pins.take_link(interface, mode))
+            && let Some(link) = replace(program, interface, left)
+        {
+            return Ok(Attached::new(interface, mode, Some(link)));
+        }
         let flags = match mode {
             // Said explicitly: the kernel's default silently becomes generic.
             AttachMode::Native => XdpMode::Driver,
@@ -171,7 +192,7 @@ impl Prefilter {
                  `ip link set dev {interface} xdp off` removes it"
             );
         }
-        Ok(Attached { interface: interface.to_owned(), mode, _link: link })
+        Ok(Attached::new(interface, mode, link))
     }
 
     /// Runs the program on one frame without any interface (BPF_PROG_TEST_RUN). The frame counts for queue 0 of the first one.
@@ -248,21 +269,57 @@ fn time(
     Ok(result.duration * packets)
 }
 
+/// Puts the program in the place of the one that `link` attaches: there is no packet that neither of them sees. None, with the old
+/// one detached, when the kernel refuses.
+fn replace(program: &mut Xdp, interface: &str, link: FdLink) -> Option<FdLink> {
+    let replaced = match XdpLink::try_from(link) {
+        Ok(link) => program.attach_to_link(link).and_then(|id| program.take_link(id)),
+        Err(error) => {
+            tracing::warn!(interface, %error, "what the daemon before has left is no attachment of XDP");
+            return None;
+        }
+    };
+    match replaced {
+        Ok(link) => {
+            tracing::info!(interface, "the filter took the place of the one before");
+            FdLink::try_from(link).ok()
+        }
+        Err(error) => {
+            tracing::warn!(interface, %error, "the filter cannot take the place of the one before and is attached anew");
+            None
+        }
+    }
+}
+
 /// The XDP program on an interface. Dropping it detaches.
 pub(super) struct Attached {
     interface: String,
     mode: AttachMode,
     /// Keeps the program attached; it keeps its maps alive in turn. None after a netlink attachment.
-    _link: Option<FdLink>,
+    link: Mutex<Option<FdLink>>,
+}
+
+impl Attached {
+    fn new(interface: &str, mode: AttachMode, link: Option<FdLink>) -> Self {
+        Self { interface: interface.to_owned(), mode, link: Mutex::new(link) }
+    }
+
+    /// The program stays for the daemon that comes next, beyond this value.
+    pub(super) fn leave(&self, pins: &Pins) {
+        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(link) = link {
+            pins.leave_link(&self.interface, self.mode, link);
+        }
+    }
 }
 
 /// Loads `select_worker` for one SO_REUSEPORT group and attaches it. The group keeps the program, and the program its
-/// sockets, until the last listener is closed.
+/// sockets, until the last listener is closed or they are released.
 pub(super) fn attach_select_worker(
     object: &[u8],
     group: &[(usize, &TcpListener)],
-) -> Result<(), XdpError> {
-    let Some((_, any)) = group.first() else { return Ok(()) };
+) -> Result<Option<WorkerSockets>, XdpError> {
+    let Some((_, any)) = group.first() else { return Ok(None) };
     let mut loader = loader();
     let mut ebpf = without_filter(&mut loader).load(object).map_err(XdpError::from_object)?;
     let mut sockets = WorkerSockets::take(&mut ebpf)?;
@@ -272,7 +329,8 @@ pub(super) fn attach_select_worker(
     let program: &mut SkReuseport = program(&mut ebpf, names::SELECT_WORKER)?;
     program.load().map_err(|error| XdpError::from_load(names::SELECT_WORKER, error))?;
     // Last, when every socket is in its place.
-    program.attach(any).map_err(|error| listener_error(any, error))
+    program.attach(any).map_err(|error| listener_error(any, error))?;
+    Ok(Some(sockets))
 }
 
 fn listener_error(
@@ -311,10 +369,17 @@ where
 }
 
 /// One for the process, so that a connection has the same CPU on every interface.
-fn hash_seed() -> &'static u64 {
-    static SEED: OnceLock<u64> = OnceLock::new();
+static HASH_SEED: OnceLock<u64> = OnceLock::new();
+
+/// The secret of the connection hash.
+pub fn hash_seed() -> &'static u64 {
     // The standard library's hasher is seeded with random numbers of the kernel.
-    SEED.get_or_init(|| RandomState::new().hash_one(()))
+    HASH_SEED.get_or_init(|| RandomState::new().hash_one(()))
+}
+
+/// Takes the secret over from the daemon before, so that open connections keep their CPUs. Does nothing once there is one.
+pub fn inherit_hash_seed(seed: u64) {
+    let _ = HASH_SEED.set(seed);
 }
 
 fn port_slots(ports: &[u16]) -> Result<[u16; PORTS_MAX], XdpError> {
@@ -360,7 +425,7 @@ mod tests {
                 println!("skipped: {error}");
                 None
             }
-            attached => Some(attached),
+            attached => Some(attached.map(drop)),
         }
     }
 

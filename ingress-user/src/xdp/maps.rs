@@ -119,6 +119,15 @@ impl WorkerSockets {
     pub(super) fn set(&mut self, cpu: usize, listener: &TcpListener) -> Result<(), MapError> {
         self.0.set(cpu_number(cpu), listener, 0)
     }
+
+    /// Lets go of the sockets, which can be in one such array at a time. The kernel's hash picks one until they are in another.
+    pub(super) fn release(&mut self) {
+        let cpus: Vec<u32> = self.0.indices().flatten().collect();
+        for cpu in cpus {
+            // Without a socket it is as it should be.
+            let _ = self.0.clear_index(&cpu);
+        }
+    }
 }
 
 pub(super) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, XdpError>

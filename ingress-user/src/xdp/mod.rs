@@ -1,6 +1,7 @@
 //! Loads and attaches the kernel programs; the only user of aya.
 //!
-//! - [`DataPlane`]: what the daemon holds: the attached programs and the steering [`Tier`] that came out
+//! - [`DataPlane`]: what the daemon holds: the attached programs and the steering [`Tier`] that came out;
+//!   [`PreparedDataPlane`]: the same before it is attached
 //! - [`Prefilter`]: the XDP program, loaded but not yet attached
 //! - [`InterfaceTelemetry`]: the counters
 //! - [`object()`]: the eBPF object inside the binary
@@ -10,8 +11,10 @@
 //! - [`check`]: whether XDP will work on an interface, told without attaching
 //! - `load`: object to kernel; `maps`: typed handles, the only place that knows the maps
 //!
-//! Everything hangs on file descriptors of this process: when it dies, however it dies, the kernel detaches the
-//! programs and the host goes on without them.
+//! - `pins`: what outlives the daemon
+//!
+//! Attachments hang on file descriptors of this process: when it dies, however it dies, the kernel detaches the
+//! programs and the host goes on without them. A planned restart hands them over.
 
 mod blocks;
 pub mod check;
@@ -22,6 +25,7 @@ mod lists;
 mod load;
 mod maps;
 mod object;
+mod pins;
 mod plane;
 mod samples;
 mod steering;
@@ -31,9 +35,9 @@ pub use deny::{DenyError, DenyLists, InForce, watch_lists};
 pub use error::XdpError;
 pub use filter::{DroppedPacket, Filter};
 pub use lists::{ListFile, Lists};
-pub use load::{Action, Prefilter, Redirection, Setup};
+pub use load::{Action, Prefilter, Redirection, Setup, hash_seed, inherit_hash_seed};
 pub use object::object;
-pub use plane::DataPlane;
+pub use plane::{DataPlane, PreparedDataPlane};
 pub use samples::{SampleFeed, SampleReader};
 pub use steering::Tier;
 pub use telemetry::{CpuTelemetry, InterfaceTelemetry, QueueTelemetry, VerdictCounts};

@@ -13,9 +13,9 @@ use anyhow::{Context, Result, bail};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use ingress_tests::netns;
-use ingress_user::config::{FilterConfig, SteeringMode, XdpConfig, XdpMode};
+use ingress_user::config::{SteeringMode, XdpConfig, XdpMode};
 use ingress_user::nic::Survey;
-use ingress_user::xdp::{DataPlane, InterfaceTelemetry, Tier};
+use ingress_user::xdp::{InterfaceTelemetry, PreparedDataPlane, Tier};
 
 const GREETING: &[u8] = b"220 mx.example.net\r\n";
 
@@ -43,11 +43,16 @@ fn serve(mode: &str, steering: &str, address: &str, cpus: &[&str]) -> Result<()>
         interfaces: vec![netns::INTERFACE.into()],
         mode: parse_mode(mode)?,
         steering: parse_steering(steering)?,
-        filter: FilterConfig::default(),
+        // No BPF file system: nothing is to outlive the test.
+        pin_dir: env::temp_dir(),
+        ..XdpConfig::default()
     };
     let address: SocketAddr = address.parse()?;
     let cpus: Vec<usize> = cpus.iter().map(|cpu| cpu.parse()).collect::<Result<_, _>>()?;
-    let mut plane = DataPlane::start(&config, &cpus, &[address.port()], &Survey::default())?;
+    let survey = Survey::default();
+    let state = env::temp_dir();
+    let prepared = PreparedDataPlane::load(&config, &cpus, &[address.port()], &survey, &state)?;
+    let plane = prepared.attach()?;
     let listeners = listen(address, &cpus, plane.tier())?;
     let group: Vec<_> = listeners.iter().map(|(cpu, listener)| (*cpu, listener)).collect();
     plane.attach_listeners(&group)?;

@@ -81,6 +81,7 @@ fn number_list(numbers: &[usize]) -> String {
 
 pub(super) fn xdp(at: &Place<'_, '_>, file: file::Xdp) -> Result<XdpConfig, ConfigError> {
     let source = at.source;
+    let d = XdpConfig::default();
     for (index, name) in file.interfaces.iter().enumerate() {
         let key = format!("xdp.interfaces.{index}");
         if !is_interface_name(name) {
@@ -91,8 +92,8 @@ pub(super) fn xdp(at: &Place<'_, '_>, file: file::Xdp) -> Result<XdpConfig, Conf
             return Err(source.problem(&key, "each interface once"));
         }
     }
-    let mode = file.mode.unwrap_or(XdpMode::Auto);
-    let steering = file.steering.unwrap_or(SteeringMode::Auto);
+    let mode = file.mode.unwrap_or(d.mode);
+    let steering = file.steering.unwrap_or(d.steering);
     if matches!(mode, XdpMode::Native | XdpMode::Generic) && file.interfaces.is_empty() {
         let expected = "the interfaces to attach to, since a mode is demanded";
         return Err(source.problem("xdp.interfaces", expected));
@@ -107,7 +108,8 @@ pub(super) fn xdp(at: &Place<'_, '_>, file: file::Xdp) -> Result<XdpConfig, Conf
         return Err(at.source.problem("xdp.interfaces", expected));
     }
     let filter = filter(at, &file.filter)?;
-    Ok(XdpConfig { interfaces: file.interfaces, mode, steering, filter })
+    let pin_dir = file.pin_dir.map_or(Ok(d.pin_dir), |text| at.path("xdp.pin_dir", &text))?;
+    Ok(XdpConfig { interfaces: file.interfaces, mode, steering, pin_dir, filter })
 }
 
 fn filter(at: &Place<'_, '_>, file: &file::Filter) -> Result<FilterConfig, ConfigError> {

@@ -171,7 +171,7 @@ fn listener_trial(workers: &[usize]) -> Finding {
     let attached =
         object().ok_or(XdpError::NoObject).and_then(|it| load::attach_select_worker(it, &group));
     match attached {
-        Ok(()) => Finding::ok("listeners", "the kernel lets a program pick the worker's listener"),
+        Ok(_) => Finding::ok("listeners", "the kernel lets a program pick the worker's listener"),
         Err(error) => Finding::new("listeners", State::Fail, error.with_causes()),
     }
 }
@@ -241,15 +241,9 @@ impl Display for Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{FilterConfig, SteeringMode};
 
     fn tier(mode: XdpMode, state: State) -> Option<Tier> {
-        let config = XdpConfig {
-            interfaces: vec!["eth0".into()],
-            mode,
-            steering: SteeringMode::Auto,
-            filter: FilterConfig::default(),
-        };
+        let config = XdpConfig { interfaces: vec!["eth0".into()], mode, ..XdpConfig::default() };
         result(&config, steering::plan(&config, false), &[Finding::new("a", state, "b")]).0
     }
 
