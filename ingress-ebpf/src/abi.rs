@@ -97,6 +97,11 @@ pub mod names {
     pub const PREFILTER: &str = "prefilter";
     /// XDP program that drops everything, for measurements.
     pub const BASELINE: &str = "baseline";
+    /// XDP program that sends SYNs, for measurements.
+    pub const FLOOD: &str = "flood";
+    /// Its read-only globals `u32`: index of the interface to send on; how many source addresses, 0: all.
+    pub const FLOOD_INTERFACE: &str = "FLOOD_INTERFACE";
+    pub const FLOOD_SOURCES: &str = "FLOOD_SOURCES";
     /// sk_reuseport program.
     pub const SELECT_WORKER: &str = "select_worker";
 

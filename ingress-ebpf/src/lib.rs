@@ -2,6 +2,7 @@
 //!
 //! - [`decode`]: Ethernet frame to TCP segment, one decoder for kernel (pointer pair) and host (slice)
 //! - [`filter`]: what is dropped, over tables that the kernel keeps
+//! - [`flood`]: the packets of a benchmark
 //! - [`hash`]: connection to bucket
 //! - [`abi`]: map layouts, verdicts and limits
 //! - `packets`: builds frames for tests (feature `packets`)
@@ -16,6 +17,7 @@
 pub mod abi;
 pub mod decode;
 pub mod filter;
+pub mod flood;
 pub mod hash;
 #[cfg(any(test, feature = "packets"))]
 pub mod packets;

@@ -6,6 +6,8 @@
 #![no_std]
 #![no_main]
 
+mod measure;
+
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, sk_action, xdp_action};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::{map, sk_reuseport, xdp};
@@ -125,12 +127,6 @@ fn judge(ctx: &XdpContext, segment: &Segment) -> (Verdict, u32) {
     }
     let (steered, action) = redirect(hash::bucket(segment, setting(&HASH_SEED)));
     (if matches!(verdict, Verdict::Passed) { steered } else { verdict }, action)
-}
-
-/// What a packet costs where nobody looks at it: the zero of the benchmark's scale, never attached.
-#[xdp]
-fn baseline(_ctx: XdpContext) -> u32 {
-    xdp_action::XDP_DROP
 }
 
 #[sk_reuseport]

@@ -27,6 +27,7 @@ pub(crate) struct Options {
 
 /// Where the flood goes in the undisturbed measurement: into an interface whose other end is down, so that it costs its CPU and
 /// nobody receives it.
+const VOID: &str = "void0";
 const NOWHERE: &str = "198.51.100.25";
 const PORT: &str = "25";
 
@@ -95,11 +96,10 @@ fn prepare(pair: &Pair) -> Result<()> {
         let script = format!("echo 0 > /proc/sys/net/ipv4/conf/{file}/rp_filter");
         netns::output(pair.server.command("sh").args(["-c", &script]))?;
     }
-    ip(&pair.client, "link add void0 type veth peer name void1")?;
-    ip(&pair.client, "address add 198.51.100.1/24 dev void0")?;
-    ip(&pair.client, "link set void1 up")?;
-    ip(&pair.client, "link set void0 up")?;
-    ip(&pair.client, &format!("neighbour add {NOWHERE} lladdr 02:00:00:00:00:01 dev void0"))
+    ip(&pair.client, &format!("link add {VOID} type veth peer name void1"))?;
+    ip(&pair.client, &format!("link set {VOID} up"))?;
+    // Frames from an XDP program are received by a veth that has NAPI: with GRO, or with an XDP program of its own.
+    netns::output(pair.server.command("ethtool").args(["-K", INTERFACE, "gro", "on"])).map(drop)
 }
 
 /// A server in its namespace, until it is dropped.
@@ -153,13 +153,16 @@ impl Flood {
     /// Pinned to the second CPU, which is its core's worth.
     fn start(self, pair: &Pair) -> Result<Child> {
         let this = std::env::current_exe().context("the benchmark's own file is not known")?;
-        let (target, sources) = match self {
-            Self::Nowhere => (NOWHERE, "0"),
-            Self::Spoofed => (SERVER_V4, "0"),
-            Self::Fixed => (SERVER_V4, "100"),
+        let (interface, target, sources) = match self {
+            Self::Nowhere => (VOID, NOWHERE, "0"),
+            Self::Spoofed => (INTERFACE, SERVER_V4, "0"),
+            Self::Fixed => (INTERFACE, SERVER_V4, "100"),
         };
+        let address = format!("/sys/class/net/{INTERFACE}/address");
+        let neighbour = netns::output(pair.server.command("cat").arg(address))?;
         let mut command = pair.client.command("taskset");
-        command.args(["-c", "1"]).arg(this).args(["flood-source", target, "--sources", sources]);
+        command.args(["-c", "1"]).arg(this).args(["flood-source", interface, neighbour.trim()]);
+        command.args([target, "--sources", sources]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.spawn().context("cannot start the flood")
     }
