@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, init_module, reboot};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -68,10 +68,12 @@ fn checks() -> Result<()> {
     // Queues that are fewer than workers cannot spread connections over them.
     let (steering, tier) = if queues == "1" { ("auto", "cpumap") } else { ("queues", "queues") };
     let site = site(steering)?;
+    checked(&site, tier)?;
     let daemon = site.start()?;
     attached(&daemon, tier)?;
     steered(&daemon)?;
     denied(&site, &daemon)?;
+    banned(&site, &daemon)?;
     intact(&site, daemon)?;
     unsteered()
 }
@@ -171,7 +173,36 @@ fn serve(daemon: &Daemon) -> Result<(u64, [u64; 2])> {
     Ok((daemon.count("/steering/local")?, workers))
 }
 
-/// A ban silences the client it names and nobody else; lifted, that one is served again.
+/// `ingress xdp check` foretells what the daemon will find.
+fn checked(site: &Site, tier: &str) -> Result<()> {
+    let output = site.command_after("xdp", &["check"])?;
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && report.contains(tier), "{output:?}");
+    let result = report.lines().last().unwrap_or_default();
+    println!("{REPORT}checked: {result}");
+    Ok(())
+}
+
+/// A ban by the operator drops packets of the client it names and of nobody else; lifted, that one is served again.
+fn banned(site: &Site, daemon: &Daemon) -> Result<()> {
+    let ban = |verb| {
+        let output = site.command_after("ban", &[verb, CLIENT_V4])?;
+        ensure!(output.status.success(), "ban {verb}: {output:?}");
+        Ok(())
+    };
+    ban("add")?;
+    assert!(!is_greeted(SERVER_V4, REFUSED_SECONDS)?, "the banned client was greeted");
+    assert!(is_greeted(SERVER_V6, GREETED_SECONDS)?, "a client not banned was not greeted");
+    let dropped = daemon.count("/xdp/verdicts/banned")?;
+    assert!(dropped > 0, "{:#}", daemon.status()?);
+    println!("{REPORT}banned: {dropped} packets dropped");
+    ban("del")?;
+    assert!(is_greeted(SERVER_V4, GREETED_SECONDS)?, "the client is silenced still");
+    println!("{REPORT}served again");
+    Ok(())
+}
+
+/// A deny list silences the client it names and nobody else; emptied, that one is served again.
 fn denied(site: &Site, daemon: &Daemon) -> Result<()> {
     deny(site, CLIENT_V4, "networks in force: 1\n")?;
     assert!(!is_greeted(SERVER_V4, REFUSED_SECONDS)?, "the denied client was greeted");
@@ -181,7 +212,6 @@ fn denied(site: &Site, daemon: &Daemon) -> Result<()> {
     println!("{REPORT}denied: {dropped} packets dropped");
     deny(site, "", "networks in force: 0\n")?;
     assert!(is_greeted(SERVER_V4, GREETED_SECONDS)?, "the client is silenced still");
-    println!("{REPORT}served again");
     Ok(())
 }
 

@@ -25,8 +25,17 @@ pub const REPORT: &str = "vm: ";
 /// Its last report, when all was as it should be.
 pub const PASSED: &str = "passed";
 /// What the reports before that begin with, in their order: a check that was not made is not one that passed.
-const CHECKS: [&str; 7] =
-    ["tier ", "steered: ", "denied: ", "served again", "intact: ", "detached", "unsteered: "];
+const CHECKS: [&str; 9] = [
+    "checked: ",
+    "tier ",
+    "steered: ",
+    "denied: ",
+    "banned: ",
+    "served again",
+    "intact: ",
+    "detached",
+    "unsteered: ",
+];
 
 /// Where the guest finds the kernel's modules, and the file `order`.
 pub const MODULES: &str = "/modules";
@@ -108,9 +117,9 @@ mod tests {
     fn a_check_that_was_left_out_is_named() {
         let mut reports: Vec<&str> = CHECKS.into_iter().chain([PASSED]).collect();
         judge(&reports).unwrap();
-        reports.remove(2);
+        reports.remove(3);
         let error = judge(&reports).unwrap_err().to_string();
-        assert_eq!(error, "expected `denied: `, the guest said `served again`");
+        assert_eq!(error, "expected `denied: `, the guest said `banned: `");
         assert!(judge(&CHECKS).unwrap_err().to_string().contains(PASSED));
     }
 }
