@@ -4,7 +4,6 @@
 mod tests;
 mod workers;
 
-use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
@@ -19,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use self::workers::{WorkerSeed, look_after, prepare_workers};
 use crate::bans::{self, BansThread};
-use crate::config::{Config, FilterConfig, FilterMode, ListenerConfig, TlsMode};
+use crate::config::{Config, FilterConfig, ListenerConfig, TlsMode};
 use crate::control::{
     self, Bound, BoundMtaSts, Controls, ListenerStatus, PolicySite, StatusSource, XdpControl,
     XdpInterfaceStatus, XdpQueueStatus, XdpStatus,
@@ -38,7 +37,8 @@ use crate::worker::clock::Now;
 use crate::worker::watch::WatchList;
 use crate::worker::{CompletionPost, Crew, Ending, MailboxSender, PreparedWorker, listener};
 use crate::xdp::{
-    self, DataPlane, DenyLists, Filter, InterfaceTelemetry, PreparedDataPlane, SampleFeed, Tier,
+    self, DataPlane, DenyLists, Filter, InterfaceTelemetry, PreparedDataPlane, QueueTelemetry,
+    SampleFeed, Tier,
 };
 
 /// File descriptors beside those of connections: listeners, event loops, segments, deliveries, kernel maps.
@@ -372,9 +372,8 @@ fn attach_data_plane(
 
 /// Puts the lists in force.
 fn load_lists(config: &Config, filter: Option<&Arc<Filter>>) -> Option<Arc<DenyLists>> {
-    let FilterConfig { mode, allow, deny_files, .. } = &config.xdp.filter;
-    let filter = filter.filter(|_| *mode != FilterMode::Off)?;
-    let lists = DenyLists::new(Arc::clone(filter), allow.clone(), deny_files.clone());
+    let FilterConfig { allow, deny_files, .. } = &config.xdp.filter;
+    let lists = DenyLists::new(Arc::clone(filter?), allow.clone(), deny_files.clone());
     // Logged there. A list that cannot be read is no reason to refuse mail.
     let _result = lists.reload();
     Some(Arc::new(lists))
@@ -436,25 +435,24 @@ fn status_source(
     }
 }
 
-/// Sums verdicts over interfaces, and packets over each queue's verdicts.
+/// Sums verdicts over interfaces.
 fn xdp_status(telemetry: &[InterfaceTelemetry]) -> XdpStatus {
     let mut status = XdpStatus::default();
-    let mut queues = BTreeMap::new();
     for interface in telemetry {
+        let queue = |queue: &QueueTelemetry| XdpQueueStatus {
+            queue: queue.queue,
+            packets: queue.verdicts.iter().map(|(_, packets)| packets).sum(),
+            dropped: queue.dropped,
+        };
         status.interfaces.push(XdpInterfaceStatus {
             name: interface.name.clone(),
             mode: interface.mode.to_owned(),
+            queues: interface.queues.iter().map(queue).collect(),
         });
         for &(verdict, packets) in &interface.verdicts {
             *status.verdicts.entry(verdict.to_owned()).or_default() += packets;
         }
-        for queue in &interface.queues {
-            let packets: u64 = queue.verdicts.iter().map(|(_, packets)| packets).sum();
-            *queues.entry(queue.queue).or_default() += packets;
-        }
     }
-    let queue_status = |(queue, packets)| XdpQueueStatus { queue, packets };
-    status.queues = queues.into_iter().map(queue_status).collect();
     status
 }
 

@@ -16,7 +16,7 @@ pub(super) type Banned = ArcSwap<HashMap<IpNet, u64>>;
 
 pub(super) struct Enforcement {
     banned: Arc<Banned>,
-    /// None where XDP is not in use.
+    /// None where there is no filter.
     filter: Option<Arc<Filter>>,
     log: LogBudget,
 }
@@ -67,9 +67,9 @@ impl Enforcement {
         }
     }
 
-    /// Packets that XDP has dropped for this ban; `None` where XDP is not in use.
+    /// Packets that XDP has dropped for this ban; `None` where XDP drops nothing.
     pub(super) fn packets_of(&self, ban: &Ban) -> Option<u64> {
-        let filter = self.filter.as_ref()?;
+        let filter = self.filter.as_ref().filter(|filter| filter.drops())?;
         let of_client = |client: &IpNet| filter.packets_of_ban(client.addr());
         Some(clients_in(ban.network).iter().map(of_client).sum())
     }

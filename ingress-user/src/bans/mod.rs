@@ -92,7 +92,7 @@ pub struct BanReport {
     /// Seconds since 1970.
     pub since: u64,
     pub until: u64,
-    /// Packets that XDP has dropped for it; null where XDP is not in use.
+    /// Packets that XDP has dropped for it; null where XDP drops nothing.
     pub packets: Option<u64>,
 }
 

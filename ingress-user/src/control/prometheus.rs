@@ -10,7 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::status::StatusSource;
+use super::status::{StatusSource, XdpQueueStatus, XdpStatus};
 use crate::metrics::names::{self, Description};
 use crate::metrics::{DeliveryMetrics, SpoolMetrics, WorkerMetrics};
 use crate::tls::reload::Served;
@@ -87,10 +87,28 @@ impl Collector for Scrape {
         let xdp = (source.xdp)();
         let verdicts = xdp.verdicts.iter().map(|(verdict, packets)| (verdict.as_str(), *packets));
         family(encoder, names::XDP_VERDICTS, "verdict", verdicts)?;
-        let queues: Vec<_> = xdp.queues.iter().map(|q| (q.queue.to_string(), q.packets)).collect();
-        let queues = queues.iter().map(|(queue, packets)| (queue.as_str(), *packets));
-        family(encoder, names::XDP_QUEUE_PACKETS, "queue", queues)
+        queue_family(encoder, names::XDP_QUEUE_PACKETS, &xdp, |queue| queue.packets)?;
+        queue_family(encoder, names::XDP_QUEUE_DROPS, &xdp, |queue| queue.dropped)
     }
+}
+
+/// By interface and queue.
+fn queue_family(
+    encoder: &mut DescriptorEncoder<'_>,
+    description: Description,
+    xdp: &XdpStatus,
+    value: impl Fn(&XdpQueueStatus) -> u64,
+) -> fmt::Result {
+    let (name, metric_type) = name_and_type(description);
+    let mut metric = encoder.encode_descriptor(name, description.help, None, metric_type)?;
+    for interface in &xdp.interfaces {
+        for queue in &interface.queues {
+            let number = queue.queue.to_string();
+            let labels = [("interface", interface.name.as_str()), ("queue", &number)];
+            encode_value(metric.encode_family(&labels)?, metric_type, value(queue))?;
+        }
+    }
+    Ok(())
 }
 
 /// By file, so that a file that is configured twice is one value: a scraper takes nothing where a label comes twice.
@@ -225,7 +243,8 @@ mod tests {
             "ingress_bans_total{reason=\"early_talker\"} 3",
             "ingress_spool_pending 4",
             "ingress_xdp_packets_total{verdict=\"steer\"} 22",
-            "ingress_xdp_queue_packets_total{queue=\"1\"} 33",
+            "ingress_xdp_queue_packets_total{interface=\"eth0\",queue=\"1\"} 33",
+            "ingress_xdp_queue_drops_total{interface=\"eth0\",queue=\"1\"} 4",
             "# TYPE ingress_connections counter",
             "# TYPE ingress_connections_open gauge",
             "# EOF",

@@ -271,7 +271,6 @@ pub struct XdpStatus {
     pub interfaces: Vec<XdpInterfaceStatus>,
     /// Packets by verdict, over all interfaces, queues and CPUs.
     pub verdicts: BTreeMap<String, u64>,
-    pub queues: Vec<XdpQueueStatus>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -279,12 +278,16 @@ pub struct XdpInterfaceStatus {
     pub name: String,
     /// "native", "generic" or "none".
     pub mode: String,
+    /// Those that had a packet.
+    pub queues: Vec<XdpQueueStatus>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct XdpQueueStatus {
     pub queue: u32,
     pub packets: u64,
+    /// Of them.
+    pub dropped: u64,
 }
 
 #[cfg(test)]
@@ -345,9 +348,9 @@ pub(super) mod tests {
                 interfaces: vec![XdpInterfaceStatus {
                     name: "eth0".to_owned(),
                     mode: "native".to_owned(),
+                    queues: vec![XdpQueueStatus { queue: 1, packets: 33, dropped: 4 }],
                 }],
                 verdicts: [("pass".to_owned(), 11), ("steer".to_owned(), 22)].into(),
-                queues: vec![XdpQueueStatus { queue: 1, packets: 33 }],
             }),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::status::{CertificateStatus, Status, WorkerStatus, XdpStatus};
+use super::status::{CertificateStatus, Status, WorkerStatus, XdpQueueStatus, XdpStatus};
 use crate::config::TlsMode;
 use crate::smtp::dialect::Dialect;
 
@@ -127,8 +127,15 @@ fn write_xdp(f: &mut Formatter<'_>, xdp: &XdpStatus) -> fmt::Result {
     for (verdict, packets) in &xdp.verdicts {
         line(f, "", format_args!("{packets:>12} {verdict}"))?;
     }
-    for queue in &xdp.queues {
-        line(f, "", format_args!("{:>12} on queue {}", queue.packets, queue.queue))?;
+    for interface in &xdp.interfaces {
+        for XdpQueueStatus { queue, packets, dropped } in &interface.queues {
+            let name = &interface.name;
+            line(
+                f,
+                "",
+                format_args!("{packets:>12} on queue {queue} of {name}, {dropped} dropped"),
+            )?;
+        }
     }
     Ok(())
 }
@@ -209,7 +216,7 @@ steering     cpumap (2 queues for 2 workers): 5 local, 2 remote
 xdp          eth0 native
                        11 pass
                        22 steer
-                       33 on queue 1
+                       33 on queue 1 of eth0, 4 dropped
 
  cpu   accepted       open    refused      local     remote   messages    buffers
    0          5          0          0          5          0          0          0

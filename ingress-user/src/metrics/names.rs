@@ -101,9 +101,11 @@ pub const XDP_VERDICTS: Description =
     of("ingress_xdp_packets_total", "Packets seen by the XDP program, by its verdict.");
 pub const XDP_QUEUE_PACKETS: Description =
     of("ingress_xdp_queue_packets_total", "Packets seen by the XDP program, by RX queue.");
+pub const XDP_QUEUE_DROPS: Description =
+    of("ingress_xdp_queue_drops_total", "Packets dropped by the XDP program, by RX queue.");
 
 /// All of the above, in the order of the table in README.md.
-pub const ALL: [Description; 35] = [
+pub const ALL: &[Description] = &[
     BUILD_INFO,
     UPTIME,
     STEERING_TIER,
@@ -139,4 +141,5 @@ pub const ALL: [Description; 35] = [
     DEFERRED,
     XDP_VERDICTS,
     XDP_QUEUE_PACKETS,
+    XDP_QUEUE_DROPS,
 ];

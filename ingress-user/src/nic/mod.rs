@@ -28,7 +28,7 @@ pub use machine::Machine;
 pub use netlink::NetlinkError;
 pub use plan::{Change, Host, How, MERGING_OFFLOADS, Step, Workers, plan};
 pub use survey::Survey;
-pub use text::{Counted, Shown};
+pub use text::{Counted, CountedQueue, Shown};
 pub use tuning::{Done, Tuning, TuningError};
 
 /// Why nothing can be told about an interface. One line.

@@ -16,6 +16,14 @@ pub struct Shown {
     pub packets_by: Counted,
 }
 
+/// What the daemon's XDP program has counted on a receive queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountedQueue {
+    pub number: u32,
+    pub packets: u64,
+    pub dropped: u64,
+}
+
 /// Who counted the packets of each receive queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -30,7 +38,7 @@ impl Display for Counted {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Xdp => {
-                "packets of receive queues: by XDP since the daemon started; the rest by the driver"
+                "packets and drops of receive queues: by XDP since the daemon started; the rest by the driver"
             }
             Self::Driver => "packets by the driver",
             Self::Nobody => "packets: neither XDP nor the driver counts them per queue",
@@ -131,20 +139,23 @@ fn on_off(on: bool) -> &'static str {
 }
 
 impl Shown {
-    /// `nic` with what the daemon's XDP program has counted on its receive queues, by number, where there is one.
+    /// `nic` with what the daemon's XDP program has counted on its receive queues, where there is one. Drops are its own and the
+    /// driver's.
     pub fn new(
         mut nic: Nic,
-        xdp_packets: Option<&[(u32, u64)]>,
+        counted: Option<&[CountedQueue]>,
         worker: impl Fn(&Nic, &Queue) -> Behind,
     ) -> Self {
-        if let Some(counts) = xdp_packets {
+        if let Some(counted) = counted {
             for queue in nic.queues.iter_mut().filter(|queue| queue.direction == Direction::Rx) {
                 // Queues that had no packet are not among them.
-                let found = counts.iter().find(|(number, _)| *number == queue.number);
-                queue.packets = Some(found.map_or(0, |(_, packets)| *packets));
+                let found = counted.iter().find(|counted| counted.number == queue.number);
+                queue.packets = Some(found.map_or(0, |counted| counted.packets));
+                let dropped = found.map_or(0, |counted| counted.dropped);
+                queue.drops = Some(queue.drops.unwrap_or(0).saturating_add(dropped));
             }
         }
-        let packets_by = match xdp_packets {
+        let packets_by = match counted {
             Some(_) => Counted::Xdp,
             None if nic.queues.iter().any(|queue| queue.packets.is_some()) => Counted::Driver,
             None => Counted::Nobody,
@@ -216,10 +227,13 @@ mod tests {
 
     #[test]
     fn what_xdp_counted_stands_in_place_of_the_drivers_counts_of_received_packets() {
-        for (counts, received) in [([(3, 77)].as_slice(), 77), (&[(9, 1)], 0)] {
-            let shown = Shown::new(nic(), Some(counts), |_, _| Behind::Unknown);
+        for (number, received, drops) in [(3, 77, 5), (9, 0, 0)] {
+            let counted = [CountedQueue { number, packets: 77, dropped: 5 }];
+            let before = nic().queues[0].drops;
+            let shown = Shown::new(nic(), Some(&counted), |_, _| Behind::Unknown);
             let packets: Vec<_> = shown.nic.queues.iter().map(|queue| queue.packets).collect();
             assert_eq!(packets, [Some(received), Some(6)]);
+            assert_eq!(shown.nic.queues[0].drops, Some(before.unwrap_or(0) + drops));
             assert_eq!(shown.packets_by, Counted::Xdp);
         }
     }

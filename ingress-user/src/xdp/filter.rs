@@ -24,6 +24,7 @@ use crate::config::{FilterConfig, FilterMode};
 /// The filter of a running program. Shared: every method may be called from any thread.
 pub struct Filter {
     maps: Mutex<Maps>,
+    mode: FilterMode,
     possible_cpus: usize,
 }
 
@@ -99,7 +100,7 @@ fn period(per_second: u32) -> u64 {
 }
 
 impl Filter {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, XdpError> {
+    pub(super) fn take(ebpf: &mut Ebpf, mode: FilterMode) -> Result<Self, XdpError> {
         let maps = Maps {
             bans: take(ebpf, names::BANS)?,
             listed_v4: take(ebpf, names::LISTED_V4)?,
@@ -118,7 +119,17 @@ impl Filter {
                 std::io::Error::new(source.kind(), format!("{file}: {source}")),
             )
         })?;
-        Ok(Self { maps: Mutex::new(maps), possible_cpus })
+        Ok(Self { maps: Mutex::new(maps), mode, possible_cpus })
+    }
+
+    /// Whether the program asks it at all.
+    pub(super) fn is_on(&self) -> bool {
+        self.mode != FilterMode::Off
+    }
+
+    /// Whether packets are dropped, rather than counted alone.
+    pub fn drops(&self) -> bool {
+        self.mode == FilterMode::Drop
     }
 
     /// Drops all packets of the client for so long. An IPv6 client is its network of /64.

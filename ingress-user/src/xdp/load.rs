@@ -119,7 +119,7 @@ impl Prefilter {
         }
         let mut ebpf = loader.load(object).map_err(XdpError::from_object)?;
         let counters = Counters::take(&mut ebpf)?;
-        let filter = Arc::new(Filter::take(&mut ebpf)?);
+        let filter = Arc::new(Filter::take(&mut ebpf, filter.mode)?);
         let mut buckets = Buckets::take(&mut ebpf)?;
         if let Redirection::Cpus(cpus) = redirection {
             buckets.deal(cpus)?;
@@ -238,7 +238,7 @@ impl Prefilter {
     /// # Errors
     /// [`XdpError::Map`] when the kernel has no memory for the answer.
     pub fn verdicts(&self) -> Result<VerdictCounts, XdpError> {
-        Ok(telemetry::read("", "", 0, &self.counters)?.verdicts)
+        Ok(telemetry::read("", "", 0, &self.counters, self.filter.drops())?.verdicts)
     }
 
     /// What the interface at this place among those given at load has had.
@@ -250,7 +250,8 @@ impl Prefilter {
         slot: u32,
         attached: &Attached,
     ) -> Result<InterfaceTelemetry, XdpError> {
-        telemetry::read(&attached.interface, attached.mode.name(), slot, &self.counters)
+        let (name, mode) = (&attached.interface, attached.mode.name());
+        telemetry::read(name, mode, slot, &self.counters, self.filter.drops())
     }
 }
 

@@ -69,9 +69,10 @@ impl<'a> PreparedDataPlane<'a> {
         }
     }
 
-    /// The filter, where XDP is in use.
+    /// The filter, where there is one.
     pub fn filter(&self) -> Option<&Arc<Filter>> {
-        self.prefilter.as_ref().map(|(prefilter, _)| prefilter.filter())
+        let filter = self.prefilter.as_ref().map(|(prefilter, _)| prefilter.filter());
+        filter.filter(|filter| filter.is_on())
     }
 
     /// Attaches, in place of the program of the daemon before where that has handed it over.
@@ -151,9 +152,9 @@ impl DataPlane {
         }
     }
 
-    /// The filter, where XDP is in use.
+    /// The filter, where there is one.
     pub fn filter(&self) -> Option<&Arc<Filter>> {
-        self.prefilter.as_ref().map(Prefilter::filter)
+        self.prefilter.as_ref().map(Prefilter::filter).filter(|filter| filter.is_on())
     }
 
     /// Leaves the attached programs, what the filter knows and the listening sockets to the daemon that takes over. Until that has

@@ -28,6 +28,8 @@ pub struct InterfaceTelemetry {
 pub struct QueueTelemetry {
     pub queue: u32,
     pub verdicts: VerdictCounts,
+    /// Packets that the filter has dropped.
+    pub dropped: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +43,7 @@ pub(super) fn read(
     mode: &'static str,
     slot: u32,
     counters: &Counters,
+    drops: bool,
 ) -> Result<InterfaceTelemetry, XdpError> {
     let mut total = Tally::default();
     let mut queues = BTreeMap::<u32, Tally>::new();
@@ -52,7 +55,11 @@ pub(super) fn read(
     })?;
     let queues = queues
         .into_iter()
-        .map(|(queue, tally)| QueueTelemetry { queue, verdicts: tally.counts() })
+        .map(|(queue, tally)| QueueTelemetry {
+            queue,
+            verdicts: tally.counts(),
+            dropped: if drops { tally.against() } else { 0 },
+        })
         .collect();
     let cpus = cpus
         .into_iter()
@@ -67,6 +74,11 @@ struct Tally([u64; Verdict::COUNT as usize]);
 impl Tally {
     fn add(&mut self, verdict: Verdict, packets: u64) {
         self.0[verdict as usize] += packets;
+    }
+
+    fn against(&self) -> u64 {
+        let packets = Verdict::ALL.iter().zip(self.0);
+        packets.filter(|(verdict, _)| verdict.is_against()).map(|(_, packets)| packets).sum()
     }
 
     fn counts(&self) -> VerdictCounts {

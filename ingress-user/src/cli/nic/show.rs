@@ -2,8 +2,8 @@ use anyhow::{Context, Result};
 
 use super::{Interfaces, Served};
 use crate::cli::daemon::block_on;
-use crate::control::Status;
-use crate::nic::{self, Machine, Nic, Shown};
+use crate::control::{Status, XdpQueueStatus};
+use crate::nic::{self, CountedQueue, Machine, Nic, Shown};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -21,8 +21,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         let mut shown = Vec::new();
         for name in names {
             let nic = Nic::read(&Machine::this(), &name).await?;
-            let packets = served.status.as_ref().and_then(|status| packets(status, &name));
-            shown.push(Shown::new(nic, packets.as_deref(), |nic, queue| {
+            let counted = served.status.as_ref().and_then(|status| counted(status, &name));
+            shown.push(Shown::new(nic, counted.as_deref(), |nic, queue| {
                 nic::behind(nic, queue, served.steered(nic), &served.workers)
             }));
         }
@@ -39,9 +39,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     })?
 }
 
-/// What XDP has counted on each receive queue of `name`. The daemon adds interfaces up, so that only one alone is told.
-fn packets(status: &Status, name: &str) -> Option<Vec<(u32, u64)>> {
-    let [only] = status.xdp.interfaces.as_slice() else { return None };
-    let counts = status.xdp.queues.iter().map(|queue| (queue.queue, queue.packets));
-    (only.name == name).then(|| counts.collect())
+/// What XDP has counted on the receive queues of `name`, where it is attached.
+fn counted(status: &Status, name: &str) -> Option<Vec<CountedQueue>> {
+    let interface = status.xdp.interfaces.iter().find(|interface| interface.name == name)?;
+    let counted = |queue: &XdpQueueStatus| CountedQueue {
+        number: queue.queue,
+        packets: queue.packets,
+        dropped: queue.dropped,
+    };
+    Some(interface.queues.iter().map(counted).collect())
 }
