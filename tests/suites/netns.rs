@@ -148,3 +148,28 @@ fn auto_takes_a_lower_tier_where_there_is_no_native_xdp() {
     let said = daemon.stop().unwrap().stderr;
     assert!(said.contains("WARN") && said.contains("lo"), "{said}");
 }
+
+#[test]
+fn a_demanded_mode_that_cannot_be_had_ends_the_start_with_one_line_that_says_what_to_do() {
+    let Some(pair) = netns::pair_for_steering() else { return };
+    let unprivileged = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
+    for (interface, wrapper, what, remedy) in [
+        ("eth9", [].as_slice(), "`eth9` does not exist", "correct `xdp.interfaces`"),
+        ("lo", &[], "`lo` has no native XDP", "set `xdp.mode` to \"generic\""),
+        (INTERFACE, &unprivileged, "not permitted to create BPF maps", "run as root"),
+    ] {
+        let site = site(&format!("[xdp]\ninterfaces = [\"{interface}\"]\nmode = \"native\"\n"));
+        // Beyond 1,023, which takes no privilege.
+        let config = std::fs::read_to_string(site.config()).unwrap().replace(":25\"", ":2525\"");
+        std::fs::write(site.config(), config).unwrap();
+        let mut command = pair.server.command("env");
+        command.args(wrapper).arg(ingress_tests::bin()).arg("run").arg("--config");
+        let output = command.arg(site.config()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("ingress: ")).collect();
+        let [error] = errors.as_slice() else { panic!("{said}") };
+        assert!(error.contains(what) && error.contains(remedy), "{error}");
+        assert!(said.ends_with(&format!("{error}\n")), "{said}");
+    }
+}

@@ -121,7 +121,7 @@ const NEEDS: &[Needs] = &[
     Needs {
         suite: "netns",
         privilege: Privilege::Kernel,
-        programs: &["ip", "ethtool", "smtp-source"],
+        programs: &["ip", "ethtool", "setpriv", "smtp-source"],
         clients: &[],
     },
     Needs {
