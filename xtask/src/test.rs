@@ -223,6 +223,12 @@ const NEEDS: &[Needs] = &[
         programs: &["ip", "ethtool"],
         clients: &[],
     },
+    Needs {
+        suite: "xdp_traffic",
+        privilege: Privilege::Kernel,
+        programs: &["ip", "ethtool", "python3"],
+        clients: &[],
+    },
 ];
 
 enum Outcome {
