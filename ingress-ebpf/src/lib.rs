@@ -3,6 +3,7 @@
 //! - [`decode`]: Ethernet frame to TCP segment, one decoder for kernel (pointer pair) and host (slice)
 //! - [`filter`]: what is dropped, over tables that the kernel keeps
 //! - [`hash`]: connection to bucket
+//! - [`steer`]: bucket to CPU, while buckets move and open connections stay
 //! - [`abi`]: map layouts, verdicts and limits
 //! - `packets`: builds frames for tests (feature `packets`)
 //!
@@ -19,3 +20,4 @@ pub mod filter;
 pub mod hash;
 #[cfg(any(test, feature = "packets"))]
 pub mod packets;
+pub mod steer;
