@@ -75,6 +75,10 @@ pub const BAN_REPORTS_MISSED: Description = of(
 );
 pub const BUFFERS_LENT: Description =
     of("ingress_buffers_lent", "Receive buffers of 64 KiB in use by connections and the spool.");
+pub const WORKER_BUCKETS: Description = of(
+    "ingress_worker_buckets",
+    "Of the 256 buckets of new connections, those that XDP sends to this worker.",
+);
 
 pub const SPOOL_PENDING: Description =
     of("ingress_spool_pending", "Messages durable and not yet delivered.");
@@ -103,7 +107,7 @@ pub const XDP_QUEUE_PACKETS: Description =
     of("ingress_xdp_queue_packets_total", "Packets seen by the XDP program, by RX queue.");
 
 /// All of the above, in the order of the table in README.md.
-pub const ALL: [Description; 35] = [
+pub const ALL: [Description; 36] = [
     BUILD_INFO,
     UPTIME,
     STEERING_TIER,
@@ -119,6 +123,7 @@ pub const ALL: [Description; 35] = [
     TLS_HANDSHAKES_COMPLETED,
     TLS_HANDSHAKES_FAILED,
     BUFFERS_LENT,
+    WORKER_BUCKETS,
     SESSIONS_CLOSED,
     TLS_BREAKS,
     TLS_FAILURES,

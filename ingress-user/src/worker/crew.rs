@@ -4,16 +4,16 @@
 //! are held here a second time, so that the kernel keeps their queues, and another worker takes them over.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::mailbox::MailboxSender;
-use super::run::Listening;
+use super::run::{Listening, WorkerThread};
 
 /// One worker, from its start to its end.
 pub struct Member {
     pub cpu: usize,
     pub mailbox: MailboxSender,
-    pub thread: JoinHandle<()>,
+    pub thread: WorkerThread,
     /// Its listeners, each a second time.
     pub listeners: Vec<Listening>,
 }
@@ -34,9 +34,9 @@ impl Crew {
         let mut has_died = false;
         // From behind, so that places in front stay.
         for place in (0..members.len()).rev() {
-            if members.get(place).is_some_and(|member| member.thread.is_finished()) {
+            if members.get(place).is_some_and(|member| member.thread.handle.is_finished()) {
                 let Member { cpu, listeners, thread, .. } = members.swap_remove(place);
-                let panicked = thread.join().is_err();
+                let panicked = thread.handle.join().is_err();
                 tracing::error!(cpu, panicked, "a worker has died, and its connections with it");
                 orphans.extend(listeners);
                 has_died = true;
@@ -50,13 +50,23 @@ impl Crew {
         has_died.then(|| members.iter().map(|member| member.cpu).collect())
     }
 
+    /// The CPU of each worker and the CPU time that its thread has taken. None where one of them cannot be told, such as that of a
+    /// worker that is about to be found dead.
+    pub fn cpu_times(&self) -> Option<Vec<(usize, Duration)>> {
+        let time = |member: &Member| {
+            let spent = member.thread.clock.as_ref().ok()?.spent().ok()?;
+            Some((member.cpu, spent))
+        };
+        self.members().iter().map(time).collect()
+    }
+
     /// Has all workers let their transactions finish, and waits for their ends.
     pub fn drain(&self) {
         let members = std::mem::take(&mut *self.members());
         let end = |member: Member| {
             member.mailbox.drain();
             // Its listeners are closed here as there: who comes now is refused at once.
-            member.thread
+            member.thread.handle
         };
         let threads: Vec<_> = members.into_iter().map(end).collect();
         for thread in threads {
@@ -76,7 +86,7 @@ impl Crew {
     pub(crate) fn kill_one(&self) {
         let members = self.members();
         members[0].mailbox.kill();
-        while !members[0].thread.is_finished() {
+        while !members[0].thread.handle.is_finished() {
             std::thread::yield_now();
         }
     }
