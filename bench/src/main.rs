@@ -8,6 +8,7 @@ mod server;
 mod sink;
 mod spool;
 mod statistics;
+mod steering;
 mod tls;
 mod xdp;
 
@@ -33,6 +34,8 @@ enum Measurement {
     Xdp(xdp::Options),
     /// Messages a second while a SYN flood runs, with the XDP filter and without; needs root
     Flood(flood::Options),
+    /// CPU per message with steering by XDP and without, across namespaces; needs root
+    Steering(steering::Options),
     /// The flood of that measurement
     #[command(hide = true)]
     FloodSource(flood::SourceOptions),
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Measurement::Tls(options) => tls::run(&options),
         Measurement::Xdp(options) => xdp::run(&options),
         Measurement::Flood(options) => flood::run(&options),
+        Measurement::Steering(options) => steering::run(&options),
         Measurement::FloodSource(options) => flood::run_source(&options),
     };
     match result {

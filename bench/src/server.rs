@@ -156,6 +156,39 @@ fn parse_schedstat(text: &str) -> Result<f64> {
     Ok(nanos as f64 / 1000.0)
 }
 
+/// CPU time of all kernel threads whose names begin with one of these, in microseconds, from `schedstat`. 0 of one that ended.
+pub(crate) fn cpu_of_kernel_threads(names: &[&str]) -> Result<f64> {
+    let mut micros = 0.0;
+    for entry in fs::read_dir("/proc")? {
+        let process = entry?.path();
+        // Not a process, or one that has ended since.
+        let Ok(name) = fs::read_to_string(process.join("comm")) else { continue };
+        if names.iter().any(|known| name.starts_with(known)) {
+            micros += parse_schedstat(&fs::read_to_string(process.join("schedstat"))?)?;
+        }
+    }
+    Ok(micros)
+}
+
+/// CPU time of this process and of the children that it has waited for, in microseconds, exact to 10 ms.
+pub(crate) fn cpu_of_children() -> Result<f64> {
+    let stat = parse_stat(&fs::read_to_string("/proc/self/stat")?).context("no /proc/self/stat")?;
+    Ok(stat.ticks as f64 * MICROS_PER_TICK)
+}
+
+/// What all CPUs were busy with, interrupts included, in microseconds, exact to 10 ms.
+pub(crate) fn cpu_of_machine() -> Result<f64> {
+    parse_busy(&fs::read_to_string("/proc/stat")?).context("/proc/stat has another form")
+}
+
+fn parse_busy(stat: &str) -> Option<f64> {
+    let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
+    let ticks: Vec<u64> = fields.map(|field| field.parse().ok()).collect::<Option<_>>()?;
+    // proc_stat(5): idle and iowait are the fourth and fifth; behind softirq stand steal, which is others', and guest, which is in user.
+    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = ticks[..] else { return None };
+    Some((user + nice + system + irq + softirq) as f64 * MICROS_PER_TICK)
+}
+
 /// Seconds of CPU of a process, of all that it started and that live, and of all that they have waited for.
 ///
 /// Exact to 10 ms: /proc counts in ticks, but apportions to them what the scheduler has measured.
@@ -183,6 +216,8 @@ pub(crate) fn cpu_of_tree(root: u32) -> Result<f64> {
 
 /// USER_HZ, which is 100 on every system that the daemon runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+const MICROS_PER_TICK: f64 = 1e6 / TICKS_PER_SECOND;
 
 /// What /proc/PID/stat says of a process.
 #[derive(Debug, PartialEq, Eq)]
@@ -248,6 +283,8 @@ mod tests {
         let stat = "7 (a) b) S 3 7 7 0 -1 4194304 1 2 3 4 100 20 3 4 20 0 1 0 99";
         assert_eq!(parse_stat(stat), Some(Stat { pid: 7, parent: 3, ticks: 127 }));
         assert_eq!(parse_stat("cpu  1 2 3"), None);
+        assert_eq!(parse_busy("cpu  1 2 3 400 500 6 7 800 9 9\ncpu0 1\n"), Some(190_000.0));
+        assert_eq!(parse_busy("cpu  1 2 3\n"), None);
         let status = "Name:\tingress\nVmRSS:\t    9124 kB\nRssAnon:\t    4000 kB\n";
         assert_eq!(parse_memory(status, "VmRSS").unwrap(), 9124 * 1024);
         assert!(parse_memory(status, "VmSwap").is_err());

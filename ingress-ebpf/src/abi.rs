@@ -15,6 +15,10 @@ pub const QUEUES_MAX: u32 = 64;
 /// 256 keeps the worst CPU within a few percent of its share up to about 32 workers.
 pub const BUCKETS: u32 = 256;
 
+/// Connections of moved buckets that are remembered, in an LRU map: several times those that are open at a time, since one that is
+/// closed is not taken out. The kernel keeps those with packets longest. 5 MiB.
+pub const MOVED_MAX: u32 = 1 << 16;
+
 /// Interfaces with the program, each counted apart.
 pub const INTERFACES_MAX: usize = 8;
 
@@ -107,8 +111,10 @@ pub mod names {
 
     /// Per-CPU array of [`Counts`](super::Counts), indexed by [`counter_slot`](super::counter_slot).
     pub const COUNTERS: &str = "COUNTERS";
-    /// Array of u32, indexed by bucket: CPU number.
+    /// Array of u64, indexed by bucket: [`Bucket`](crate::steer::Bucket), packed.
     pub const BUCKET_CPUS: &str = "BUCKET_CPUS";
+    /// LRU hash of [`connection`](crate::hash::connection) to CPU number, u32.
+    pub const MOVED: &str = "MOVED";
     /// CPU map, indexed by CPU number. Sized by the daemon: the kernel refuses more entries than possible CPUs.
     pub const CPUS: &str = "CPUS";
     /// Array of listening sockets, indexed by CPU number. Sized by the daemon.

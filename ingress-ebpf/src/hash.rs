@@ -12,14 +12,7 @@ const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Bits of a bucket number.
 const BUCKET_BITS: u32 = BUCKETS.trailing_zeros();
 
-/// Bucket of a segment's connection, below [`BUCKETS`]. Both ends of the kernel's life of a connection (SYN, data, FIN)
-/// see the same 4-tuple and thus the same bucket.
-#[inline(always)]
-pub fn bucket(segment: &Segment, seed: u64) -> u32 {
-    bucket_of(connection(segment, seed))
-}
-
-/// Bucket of a connection by its hash.
+/// Bucket of a connection by its hash, below [`BUCKETS`].
 #[inline(always)]
 pub fn bucket_of(connection: u64) -> u32 {
     // The top bits are those that every input bit reaches.
@@ -32,7 +25,7 @@ pub fn slot_of(source: u64) -> u32 {
     (mix(0, source) >> u32::BITS) as u32
 }
 
-/// Hash of the 4-tuple.
+/// Hash of the 4-tuple. Both ends of the kernel's life of a connection (SYN, data, FIN) see the same 4-tuple and thus the same bucket.
 #[inline(always)]
 pub fn connection(segment: &Segment, seed: u64) -> u64 {
     let ports = u64::from(segment.source_port) << 16 | u64::from(segment.destination_port);
@@ -72,7 +65,7 @@ mod tests {
         let mut load = [0_u32; BUCKETS as usize];
         let mut total = 0;
         for segment in segments {
-            load[bucket(&segment, SEED) as usize] += 1;
+            load[bucket_of(connection(&segment, SEED)) as usize] += 1;
             total += 1;
         }
         f64::from(*load.iter().max().unwrap()) * f64::from(BUCKETS) / f64::from(total)
@@ -109,7 +102,11 @@ mod tests {
     #[test]
     fn the_seed_changes_the_bucket() {
         let moved = (0..1_000_u16)
-            .filter(|port| bucket(&v4(1, *port), SEED) != bucket(&v4(1, *port), SEED + 1))
+            .filter(|port| {
+                let segment = v4(1, *port);
+                let [before, after] = [SEED, SEED + 1].map(|seed| connection(&segment, seed));
+                bucket_of(before) != bucket_of(after)
+            })
             .count();
         assert!(moved > 900, "{moved} of 1000");
     }

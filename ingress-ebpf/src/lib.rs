@@ -4,6 +4,7 @@
 //! - [`filter`]: what is dropped, over tables that the kernel keeps
 //! - [`flood`]: the packets of a benchmark
 //! - [`hash`]: connection to bucket
+//! - [`steer`]: bucket to CPU, while buckets move and open connections stay
 //! - [`abi`]: map layouts, verdicts and limits
 //! - `packets`: builds frames for tests (feature `packets`)
 //!
@@ -21,3 +22,4 @@ pub mod flood;
 pub mod hash;
 #[cfg(any(test, feature = "packets"))]
 pub mod packets;
+pub mod steer;

@@ -1,4 +1,5 @@
-//! The kernel programs: entry points and maps only, everything they decide is in the library and tested on the host.
+//! The kernel programs: entry points and maps only, everything they decide is in the library and tested on the host. The maps of
+//! steering are in `redirect`.
 //!
 //! `prefilter` (XDP, kernel 5.18 for multi-buffer frames) counts every packet, drops what is not mail, and moves the others for our
 //! listeners to their worker's CPU. `select_worker` (sk_reuseport, kernel 4.19) gives a new connection to the listener of the
@@ -7,20 +8,19 @@
 #![no_main]
 
 mod measure;
+mod redirect;
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, sk_action, xdp_action};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::{map, sk_reuseport, xdp};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{
-    Array, CpuMap, LruHashMap, PerCpuArray, PerCpuHashMap, ReusePortSockArray, RingBuf,
-};
+use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, PerCpuHashMap, ReusePortSockArray, RingBuf};
 use aya_ebpf::programs::{SkReuseportContext, XdpContext};
 
 use ingress_ebpf::abi::{
-    self, BANS_MAX, BUCKETS, Ban, COUNTER_SLOTS, Counts, DROPPED_SLOTS, Enforcement,
-    FIRST_SEEN_SLOTS, INTERFACES_MAX, Listing, Listings, PORTS_MAX, PREFIXES_MAX, SAMPLES_BYTES,
-    SOURCES_MAX, Sample, SourceState, Verdict, blocks, first_seen,
+    self, BANS_MAX, Ban, COUNTER_SLOTS, Counts, DROPPED_SLOTS, Enforcement, FIRST_SEEN_SLOTS,
+    INTERFACES_MAX, Listing, Listings, PORTS_MAX, PREFIXES_MAX, SAMPLES_BYTES, SOURCES_MAX, Sample,
+    SourceState, Verdict, blocks, first_seen,
 };
 use ingress_ebpf::decode::{Addresses, Miss, Reader, Segment, decode};
 use ingress_ebpf::filter::{self, Policy, Source, Tables};
@@ -28,10 +28,6 @@ use ingress_ebpf::hash;
 
 #[map]
 static COUNTERS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
-#[map]
-static BUCKET_CPUS: Array<u32> = Array::with_max_entries(BUCKETS, 0);
-#[map]
-static CPUS: CpuMap = CpuMap::with_max_entries(1, 0);
 #[map]
 static WORKERS: ReusePortSockArray = ReusePortSockArray::with_max_entries(1, 0);
 #[map]
@@ -84,9 +80,6 @@ static PRESSURE_BURST: u64 = 0;
 #[unsafe(no_mangle)]
 static SAMPLE_EVERY: u64 = 0;
 
-/// The redirect helper returns its lowest flag bits when the map has no such CPU: the packet then passes.
-const PASS_ON_MISS: u64 = xdp_action::XDP_PASS as u64;
-
 /// The reader of the ring looks by itself: to wake it for each sample would cost more than the drop.
 const NO_WAKEUP: u64 = 1;
 
@@ -125,7 +118,8 @@ fn judge(ctx: &XdpContext, segment: &Segment) -> (Verdict, u32) {
     if setting(&STEER) == 0 {
         return (verdict, xdp_action::XDP_PASS);
     }
-    let (steered, action) = redirect(hash::bucket(segment, setting(&HASH_SEED)));
+    let connection = hash::connection(segment, setting(&HASH_SEED));
+    let (steered, action) = redirect::redirect(connection, segment.flags);
     (if matches!(verdict, Verdict::Passed) { steered } else { verdict }, action)
 }
 
@@ -136,15 +130,6 @@ fn select_worker(ctx: SkReuseportContext) -> u32 {
     // A miss (no worker on this CPU, or its listener is closed) leaves the choice to the kernel's own hash.
     let _ = WORKERS.select_reuseport(&ctx, cpu);
     sk_action::SK_PASS
-}
-
-#[inline(always)]
-fn redirect(bucket: u32) -> (Verdict, u32) {
-    let cpu = BUCKET_CPUS.get(bucket).copied();
-    match cpu.and_then(|cpu| CPUS.redirect(cpu, PASS_ON_MISS).ok()) {
-        Some(action) => (Verdict::Steered, action),
-        None => (Verdict::Passed, xdp_action::XDP_PASS),
-    }
 }
 
 #[inline(always)]

@@ -1,5 +1,6 @@
 //! The running daemon: every part started in the order in which each needs the others, and stopped in reverse.
 
+mod balancing;
 #[cfg(test)]
 mod tests;
 mod workers;
@@ -16,6 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use self::balancing::Balancing;
 use self::workers::{WorkerSeed, look_after, prepare_workers};
 use crate::bans::{self, BansThread};
 use crate::config::{Config, FilterConfig, ListenerConfig, TlsMode};
@@ -164,14 +166,15 @@ impl Daemon {
             config,
             tls: certificates.context().clone(),
             spool,
-            metrics,
+            metrics: Arc::clone(&metrics),
             watches,
             journal: reporter,
             bans: offences,
             commits_in_flight_max,
         };
         let crew = Arc::new(Crew::new(seed.start_workers(prepared, groups)?));
-        runtime.spawn(look_after(Arc::clone(&crew), Arc::clone(&data_plane)));
+        let balancing = Balancing::new(Arc::clone(&data_plane), metrics);
+        runtime.spawn(look_after(Arc::clone(&crew), balancing));
         Ok(Self {
             ready,
             addresses,

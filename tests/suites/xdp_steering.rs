@@ -5,50 +5,65 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
+use ingress_tests::daemon::{Daemon, Site};
 use ingress_tests::netns::{self, INTERFACE, Pair, SERVER_V4, SERVER_V6};
+use ingress_tests::wait::wait_for;
 
+const SENDERS: &str = env!("CARGO_BIN_EXE_big-senders");
 const SINK: &str = env!("CARGO_BIN_EXE_steered-sink");
 const CONNECTIONS: u64 = 100;
 
-/// A running `steered-sink serve` inside the server's namespace.
-struct Sink {
+/// A program inside a namespace that answers lines with lines.
+struct Program {
     child: Child,
     input: ChildStdin,
     lines: std::io::Lines<BufReader<ChildStdout>>,
 }
 
-impl Sink {
-    fn start(pair: &Pair, mode: &str, steering: &str, address: &str) -> (Self, String) {
-        let mut child = pair
-            .server
-            .command(SINK)
-            .args(["serve", mode, steering, address, "0", "1"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+impl Program {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let input = child.stdin.take().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut sink = Self { child, input, lines };
-        let ready = sink.lines.next().expect("no word from the sink").unwrap();
-        let tier = ready.strip_prefix("ready ").expect("ready line").to_owned();
-        (sink, tier)
+        Self { child, input, lines }
     }
 
-    fn counts(&mut self) -> Counts {
-        self.input.write_all(b"\n").unwrap();
-        let line = self.lines.next().unwrap().unwrap();
-        let words: Vec<_> = line.split(' ').collect();
-        words.chunks(2).map(|pair| (pair[0].to_owned(), pair[1].parse().unwrap())).collect()
+    fn line(&mut self) -> String {
+        self.lines.next().expect("it has ended").unwrap()
+    }
+
+    fn ask(&mut self, line: &str) -> String {
+        writeln!(self.input, "{line}").unwrap();
+        self.line()
     }
 }
 
-impl Drop for Sink {
+impl Drop for Program {
     /// SIGKILL: what is left behind then is left behind after a crash.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A running `steered-sink serve` inside the server's namespace.
+struct Sink(Program);
+
+impl Sink {
+    fn start(pair: &Pair, mode: &str, steering: &str, address: &str) -> (Self, String) {
+        let arguments = ["serve", mode, steering, address, "0", "1"];
+        let mut program = Program::start(pair.server.command(SINK).args(arguments));
+        let ready = program.line();
+        let tier = ready.strip_prefix("ready ").expect("ready line").to_owned();
+        (Self(program), tier)
+    }
+
+    fn counts(&mut self) -> Counts {
+        let line = self.0.ask("");
+        let words: Vec<_> = line.split(' ').collect();
+        words.chunks(2).map(|pair| (pair[0].to_owned(), pair[1].parse().unwrap())).collect()
     }
 }
 
@@ -170,4 +185,93 @@ fn auto_goes_without_xdp_where_it_cannot_be_had() {
     let (_owner, _) = Sink::start(&pair, "native", "auto", &format!("{SERVER_V4}:2525"));
     let (_second, tier) = Sink::start(&pair, "auto", "auto", &format!("{SERVER_V4}:2526"));
     assert_eq!(tier, "incoming-cpu");
+}
+
+#[test]
+fn open_connections_stay_on_their_cpu_while_buckets_move() {
+    let Some(pair) = netns::pair_for_steering() else { return };
+    for address in [format!("{SERVER_V4}:2525"), format!("[{SERVER_V6}]:2525")] {
+        let (mut sink, tier) = Sink::start(&pair, "native", "auto", &address);
+        assert_eq!(tier, "cpumap");
+        let mut client = pair.client.command("timeout");
+        let mut client = Program::start(client.args(["60", SINK, "hold", &address]));
+        client.ask("open 100");
+        let mut local = ["local0", "local1"].map(|key| sink.counts()[key]);
+        assert_eq!(local[0] + local[1], 100);
+        for (round, (from, to)) in (2..).zip([(0, 1), (1, 0), (0, 1)]) {
+            // All of them, so that every new connection tells where they are.
+            sink.0.ask(&format!("give {from} {to} 256"));
+            client.ask("open 100");
+            local[to] += 100;
+            let counts = sink.counts();
+            assert_eq!(["local0", "local1"].map(|key| counts[key]), local, "{counts:?}");
+            let told = client.ask("ask");
+            assert_eq!(told, format!("kept {} strayed 0", round * 100), "{address}");
+        }
+    }
+}
+
+/// For a worker to be found overloaded, which takes five seconds.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Sessions that stay; they have one worker.
+const BIG_SENDERS: u64 = 4;
+
+/// A daemon in the server's namespace that takes mail for anybody and throws it away.
+fn start_daemon(pair: &Pair) -> (Daemon, Site) {
+    let site = Site::with_config(&format!(
+        "hostname = \"mx.test\"\nstate_dir = \"state\"\nworkers = [0, 1]\n\
+         [[listener]]\naddress = \"{SERVER_V4}:25\"\n[recipients]\ndomains = [\"*\"]\n\
+         [delivery]\nkind = \"discard\"\n\
+         [xdp]\ninterfaces = [\"{INTERFACE}\"]\nmode = \"native\"\n"
+    ))
+    .unwrap();
+    // Before others, who may keep all CPUs busy: a worker is to be so by its own work.
+    let mut command = pair.server.command("nice");
+    command.args(["-n", "-20"]).arg(ingress_tests::bin());
+    command.arg("run").arg("--config").arg(site.config());
+    (Daemon::start(command).unwrap(), site)
+}
+
+/// The client's program with [`BIG_SENDERS`] sessions, all of which the first worker has.
+fn big_senders(pair: &Pair, daemon: &Daemon) -> Program {
+    let open = |worker| daemon.count(&format!("/workers/{worker}/connections_open")).unwrap();
+    let mut command = pair.client.command("taskset");
+    command.args(["-c", "1", "timeout", "120", SENDERS, &format!("{SERVER_V4}:25")]);
+    let mut senders = Program::start(&mut command);
+    while open(0) < BIG_SENDERS {
+        senders.ask("open");
+        if open(1) > 0 {
+            senders.ask("close");
+            wait_for("end of a session", MOVE_TIMEOUT, || open(1) == 0);
+        }
+    }
+    senders
+}
+
+#[test]
+fn a_worker_with_big_senders_gets_fewer_of_the_new_connections() {
+    let Some(pair) = netns::pair_for_steering() else { return };
+    let (daemon, _site) = start_daemon(&pair);
+    let count = |pointer| daemon.count(pointer).unwrap();
+    assert_eq!([count("/workers/0/buckets"), count("/workers/1/buckets")], [128, 128]);
+    let mut senders = big_senders(&pair, &daemon);
+    senders.ask("send");
+    wait_for("moved bucket", MOVE_TIMEOUT, || count("/workers/0/buckets") < 128);
+    let status = daemon.status().unwrap();
+    let shares = [0, 1].map(|worker| status["workers"][worker]["buckets"].as_u64().unwrap());
+    assert!(shares[0] < 128 && shares[0] + shares[1] == 256, "{status:#}");
+
+    // Who comes now is served on its CPU, and nobody who was there has noticed.
+    for _ in 0..20 {
+        senders.ask("open");
+    }
+    let accepted = senders.ask("stop");
+    let accepted: u64 = accepted.strip_prefix("accepted ").unwrap().parse().unwrap();
+    assert!(accepted >= BIG_SENDERS);
+    assert_eq!(count("/messages/accepted"), accepted);
+    assert_eq!(count("/steering/remote"), 0);
+    let said = daemon.stop().unwrap().stderr;
+    assert!(said.contains("new connections move to another CPU"), "{said}");
+    println!("{}", said.lines().filter(|line| line.contains("move to")).collect::<String>());
 }

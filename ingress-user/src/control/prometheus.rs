@@ -123,7 +123,7 @@ fn certificate_expiry(source: &StatusSource) -> BTreeMap<String, u64> {
 
 // The three functions below take their struct apart by name, so that a new counter does not compile until it is exported.
 
-fn worker_values(worker: &WorkerMetrics) -> [(Description, u64); 12] {
+fn worker_values(worker: &WorkerMetrics) -> [(Description, u64); 13] {
     let WorkerMetrics {
         cpu: _,
         connections,
@@ -141,6 +141,7 @@ fn worker_values(worker: &WorkerMetrics) -> [(Description, u64); 12] {
         tls_handshakes_failed,
         tls_breaks: _,
         buffers_lent,
+        buckets,
     } = worker;
     [
         (names::CONNECTIONS, connections.value()),
@@ -155,6 +156,7 @@ fn worker_values(worker: &WorkerMetrics) -> [(Description, u64); 12] {
         (names::TLS_HANDSHAKES_COMPLETED, tls_handshakes_completed.value()),
         (names::TLS_HANDSHAKES_FAILED, tls_handshakes_failed.value()),
         (names::BUFFERS_LENT, buffers_lent.value()),
+        (names::WORKER_BUCKETS, buckets.value()),
     ]
 }
 
@@ -241,6 +243,7 @@ mod tests {
             "ingress_tls_certificate_expiry_timestamp_seconds{file=\"/etc/mx.pem\"} 1800000000",
             "ingress_bans 2",
             "ingress_bans_total{reason=\"early_talker\"} 3",
+            "ingress_worker_buckets{cpu=\"3\"} 112",
             "ingress_spool_pending 4",
             "ingress_xdp_packets_total{verdict=\"steer\"} 22",
             "ingress_xdp_queue_packets_total{interface=\"eth0\",queue=\"1\"} 33",
@@ -278,6 +281,6 @@ mod tests {
             .chain(&delivery_values(&DeliveryMetrics::default()))
             .map(|(description, _)| description.name)
             .collect();
-        assert_eq!(exported.len(), 20);
+        assert_eq!(exported.len(), 21);
     }
 }

@@ -142,6 +142,7 @@ pub struct WorkerStatus {
     pub tls_handshakes_completed: u64,
     pub tls_handshakes_failed: u64,
     pub buffers_lent: u64,
+    pub buckets: u64,
 }
 
 impl From<&WorkerMetrics> for WorkerStatus {
@@ -160,6 +161,7 @@ impl From<&WorkerMetrics> for WorkerStatus {
             tls_handshakes_completed: worker.tls_handshakes_completed.value(),
             tls_handshakes_failed: worker.tls_handshakes_failed.value(),
             buffers_lent: worker.buffers_lent.value(),
+            buckets: worker.buckets.value(),
         }
     }
 }
@@ -307,6 +309,8 @@ pub(super) mod tests {
         metrics.workers[1].steering_remote.add(2);
         metrics.workers[1].messages_accepted.add(7);
         metrics.workers[1].count_closing(Closing::EarlyTalker);
+        metrics.workers[0].buckets.set(144);
+        metrics.workers[1].buckets.set(112);
         metrics.spool.pending.add(4);
         metrics.delivery.delivered.add(3);
         StatusSource {
@@ -370,6 +374,7 @@ pub(super) mod tests {
             |pointer: &str| json.pointer(pointer).cloned().unwrap_or_else(|| panic!("{pointer}"));
         assert_eq!(at("/workers/1/cpu"), 3);
         assert_eq!(at("/workers/0/connections_total"), 5);
+        assert_eq!(at("/workers/0/buckets"), 144);
         assert_eq!(at("/steering/tier"), "cpumap");
         assert_eq!(at("/steering/local"), 5);
         assert_eq!(at("/steering/remote"), 2);

@@ -142,7 +142,10 @@ fn write_xdp(f: &mut Formatter<'_>, xdp: &XdpStatus) -> fmt::Result {
 
 fn write_workers(f: &mut Formatter<'_>, workers: &[WorkerStatus]) -> fmt::Result {
     writeln!(f)?;
-    row(f, ["cpu", "accepted", "open", "refused", "local", "remote", "messages", "buffers"])?;
+    row(
+        f,
+        ["cpu", "accepted", "open", "refused", "local", "remote", "messages", "buffers", "buckets"],
+    )?;
     for worker in workers {
         row(
             f,
@@ -155,6 +158,7 @@ fn write_workers(f: &mut Formatter<'_>, workers: &[WorkerStatus]) -> fmt::Result
                 worker.steering_remote,
                 worker.messages_accepted,
                 worker.buffers_lent,
+                worker.buckets,
             ],
         )?;
     }
@@ -165,7 +169,7 @@ fn line(f: &mut Formatter<'_>, subject: &str, value: fmt::Arguments<'_>) -> fmt:
     writeln!(f, "{subject:<12} {value}")
 }
 
-fn row<T: Display>(f: &mut Formatter<'_>, cells: [T; 8]) -> fmt::Result {
+fn row<T: Display>(f: &mut Formatter<'_>, cells: [T; 9]) -> fmt::Result {
     let [cpu, rest @ ..] = cells;
     write!(f, "{cpu:>4}")?;
     for cell in rest {
@@ -218,9 +222,9 @@ xdp          eth0 native
                        22 steer
                        33 on queue 1 of eth0, 4 dropped
 
- cpu   accepted       open    refused      local     remote   messages    buffers
-   0          5          0          0          5          0          0          0
-   3          2          0          0          0          2          7          0
+ cpu   accepted       open    refused      local     remote   messages    buffers    buckets
+   0          5          0          0          5          0          0          0        144
+   3          2          0          0          0          2          7          0        112
 ";
         assert_eq!(text, expected.replace("VERSION", env!("CARGO_PKG_VERSION")));
     }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Group;
+use super::balancing::{Balancing, LOAD_INTERVAL};
 use crate::bans;
 use crate::config::{Config, ListenerConfig, TlsMode};
 use crate::metrics::Metrics;
@@ -16,10 +17,10 @@ use crate::smtp::Settings;
 use crate::smtp::session::Tls;
 use crate::spool::{QueueId, SpoolHandle};
 use crate::tls::journal::Reporter;
+use crate::worker::clock::Now;
 use crate::worker::tls::{TlsContext, TlsService};
 use crate::worker::watch::WatchList;
 use crate::worker::{Admission, Crew, Listening, Member, PreparedWorker, WorkerParts};
-use crate::xdp::DataPlane;
 
 /// Between two looks at the workers: what one that died was to serve is served by another within a second.
 const CREW_INTERVAL: Duration = Duration::from_millis(250);
@@ -92,27 +93,40 @@ impl WorkerSeed {
                 let mailbox = worker.mailbox();
                 let thread =
                     worker.start(parts).with_context(|| format!("cannot start worker {index}"))?;
+                if let Err(error) = &thread.clock {
+                    tracing::warn!(cpu, %error, "the worker's load is not known; nothing follows it");
+                }
                 Ok(Member { cpu, mailbox, thread, listeners })
             })
             .collect()
     }
 }
 
-/// Looks again and again whether a worker has died, and has its work done by the others. Without any left the process ends, so
-/// that whoever started it starts it anew.
-pub(super) async fn look_after(crew: Arc<Crew>, data_plane: Arc<DataPlane>) {
-    let mut looks = interval(CREW_INTERVAL);
+/// Looks again and again whether a worker has died, and has its work done by the others; and whether one has too much, and gives it
+/// fewer of the new connections. One after the other: what is given to a worker that nobody knows to be dead yet is taken over next.
+pub(super) async fn look_after(crew: Arc<Crew>, mut balancing: Balancing) {
+    let (mut looks, mut loads) = (interval(CREW_INTERVAL), interval(LOAD_INTERVAL));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loads.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        looks.tick().await;
-        match crew.look_after() {
-            None => {}
-            Some(cpus) if cpus.is_empty() => {
-                tracing::error!("no worker is left; the process ends");
-                std::process::exit(1);
+        tokio::select! {
+            _ = looks.tick() => look_for_the_dead(&crew, &balancing),
+            _ = loads.tick(), if balancing.is_possible() => {
+                balancing.look(&crew, Now::read().monotonic);
             }
-            Some(cpus) => data_plane.redirect_to(&cpus),
         }
+    }
+}
+
+/// Without any worker left the process ends, so that whoever started it starts it anew.
+fn look_for_the_dead(crew: &Crew, balancing: &Balancing) {
+    match crew.look_after() {
+        None => {}
+        Some(cpus) if cpus.is_empty() => {
+            tracing::error!("no worker is left; the process ends");
+            std::process::exit(1);
+        }
+        Some(cpus) => balancing.redirect_to(&cpus),
     }
 }
 

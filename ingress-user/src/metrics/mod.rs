@@ -110,6 +110,8 @@ pub struct WorkerMetrics {
     /// Connections whose TLS broke after the handshake, in the order of [`TlsBreak::ALL`].
     pub tls_breaks: [Counter; TlsBreak::ALL.len()],
     pub buffers_lent: Gauge,
+    /// Buckets of which XDP sends the new connections here; 0 where it deals out none.
+    pub buckets: Gauge,
 }
 
 impl WorkerMetrics {

@@ -75,6 +75,10 @@ pub const BAN_REPORTS_MISSED: Description = of(
 );
 pub const BUFFERS_LENT: Description =
     of("ingress_buffers_lent", "Receive buffers of 64 KiB in use by connections and the spool.");
+pub const WORKER_BUCKETS: Description = of(
+    "ingress_worker_buckets",
+    "Of the 256 buckets of new connections, those that XDP sends to this worker.",
+);
 
 pub const SPOOL_PENDING: Description =
     of("ingress_spool_pending", "Messages durable and not yet delivered.");
@@ -121,6 +125,7 @@ pub const ALL: &[Description] = &[
     TLS_HANDSHAKES_COMPLETED,
     TLS_HANDSHAKES_FAILED,
     BUFFERS_LENT,
+    WORKER_BUCKETS,
     SESSIONS_CLOSED,
     TLS_BREAKS,
     TLS_FAILURES,

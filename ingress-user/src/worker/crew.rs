@@ -6,17 +6,17 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::drain::Ending;
 use super::mailbox::MailboxSender;
-use super::run::Listening;
+use super::run::{Listening, WorkerThread};
 
 /// One worker, from its start to its end.
 pub struct Member {
     pub cpu: usize,
     pub mailbox: MailboxSender,
-    pub thread: JoinHandle<()>,
+    pub thread: WorkerThread,
     /// Its listeners, each a second time.
     pub listeners: Vec<Listening>,
 }
@@ -37,9 +37,9 @@ impl Crew {
         let mut has_died = false;
         // From behind, so that places in front stay.
         for place in (0..members.len()).rev() {
-            if members.get(place).is_some_and(|member| member.thread.is_finished()) {
+            if members.get(place).is_some_and(|member| member.thread.handle.is_finished()) {
                 let Member { cpu, listeners, thread, .. } = members.swap_remove(place);
-                let panicked = thread.join().is_err();
+                let panicked = thread.handle.join().is_err();
                 tracing::error!(cpu, panicked, "a worker has died, and its connections with it");
                 orphans.extend(listeners);
                 has_died = true;
@@ -63,13 +63,23 @@ impl Crew {
         listeners.map(|listening| listening.socket.try_clone()).collect()
     }
 
+    /// The CPU of each worker and the CPU time that its thread has taken. None where one of them cannot be told, such as that of a
+    /// worker that is about to be found dead.
+    pub fn cpu_times(&self) -> Option<Vec<(usize, Duration)>> {
+        let time = |member: &Member| {
+            let spent = member.thread.clock.as_ref().ok()?.spent().ok()?;
+            Some((member.cpu, spent))
+        };
+        self.members().iter().map(time).collect()
+    }
+
     /// Has all workers let their transactions finish, and waits for their ends.
     pub fn drain(&self, ending: Ending) {
         let members = std::mem::take(&mut *self.members());
         let end = |member: Member| {
             member.mailbox.drain(ending);
             // Its listeners are closed here as there: who comes now is refused at once.
-            member.thread
+            member.thread.handle
         };
         let threads: Vec<_> = members.into_iter().map(end).collect();
         for thread in threads {
@@ -89,7 +99,7 @@ impl Crew {
     pub(crate) fn kill_one(&self) {
         let members = self.members();
         members[0].mailbox.kill();
-        while !members[0].thread.is_finished() {
+        while !members[0].thread.handle.is_finished() {
             std::thread::yield_now();
         }
     }

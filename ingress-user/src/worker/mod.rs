@@ -5,11 +5,13 @@
 
 mod accept;
 mod admission;
+pub mod balance;
 pub mod buffers;
 pub mod clock;
 mod closing;
 mod commit;
 mod connection;
+mod cpu_clock;
 mod crew;
 mod drain;
 mod error_log;
@@ -25,7 +27,8 @@ pub mod watch;
 mod window;
 
 pub use admission::Admission;
+pub use cpu_clock::CpuClock;
 pub use crew::{Crew, Member};
 pub use drain::Ending;
 pub use mailbox::{CompletionPost, MailboxSender};
-pub use run::{Listening, PreparedWorker, WorkerParts};
+pub use run::{Listening, PreparedWorker, WorkerParts, WorkerThread};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use super::admission::Admission;
 use super::buffers::BufferPool;
 use super::clock::Now;
 use super::connection::{Connection, Handshakes, Outcome, Scratch, Turn};
+use super::cpu_clock::CpuClock;
 use super::drain::{Drain, Ending};
 use super::error_log::ErrorLog;
 use super::mailbox::{Letter, Mailbox, MailboxSender};
@@ -94,9 +95,13 @@ impl PreparedWorker {
     }
 
     /// Starts the thread. It ends after [`MailboxSender::drain`].
-    pub fn start(self, parts: WorkerParts) -> io::Result<JoinHandle<()>> {
+    pub fn start(self, parts: WorkerParts) -> io::Result<WorkerThread> {
         let mut worker = Worker::new(self, parts)?;
-        thread::Builder::new().name(format!("worker-{}", worker.index)).spawn(move || {
+        let (tell, told) = mpsc::sync_channel(1);
+        let name = format!("worker-{}", worker.index);
+        let handle = thread::Builder::new().name(name).spawn(move || {
+            // There is room for it, and somebody waits.
+            let _ = tell.send(CpuClock::of_this_thread());
             let cpu = worker.metrics().cpu;
             if !core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
                 tracing::warn!(cpu, "cannot pin the worker to its CPU; steering will not be local");
@@ -104,8 +109,18 @@ impl PreparedWorker {
             if let Err(error) = worker.run() {
                 tracing::error!(cpu, %error, "the worker's event loop failed");
             }
-        })
+        })?;
+        let clock = told.recv().map_err(io::Error::other)?;
+        Ok(WorkerThread { handle, clock })
     }
+}
+
+/// The thread of a worker that was started.
+#[derive(Debug)]
+pub struct WorkerThread {
+    pub handle: JoinHandle<()>,
+    /// Its CPU time; an error where procfs is missing.
+    pub clock: io::Result<CpuClock>,
 }
 
 /// The thread's state. What it does with new connections is in `accept`, with complete messages in `commit`.

@@ -12,7 +12,7 @@ use aya::programs::{Program, SkReuseport, TestRun, TestRunOptions, Xdp, XdpMode}
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 
-use ingress_ebpf::abi::{INTERFACES_MAX, PORTS_MAX, names};
+use ingress_ebpf::abi::{INTERFACES_MAX, MOVED_MAX, PORTS_MAX, names};
 
 use super::error::XdpError;
 use super::filter::{Filter, Globals};
@@ -117,6 +117,9 @@ impl Prefilter {
                 loader.map_pin_path(map, pins.map(map));
             }
         }
+        if redirection != Redirection::Off {
+            loader.map_max_entries(names::MOVED, MOVED_MAX);
+        }
         let mut ebpf = loader.load(object).map_err(XdpError::from_object)?;
         let counters = Counters::take(&mut ebpf)?;
         let filter = Arc::new(Filter::take(&mut ebpf, filter.mode)?);
@@ -137,18 +140,22 @@ impl Prefilter {
         self.buckets().take_over(cpus)
     }
 
-    /// How many of the buckets of connections go to each of these CPUs.
+    /// New connections of so many buckets go to another CPU from now on, and open ones stay; how many buckets there were.
     ///
     /// # Errors
-    /// [`XdpError::Map`] when the map cannot be read.
-    pub fn buckets_of(&self, cpus: &[usize]) -> Result<Vec<usize>, XdpError> {
-        let buckets = self.buckets().cpus()?;
-        let of = |cpu: &usize| buckets.iter().filter(|bucket| **bucket as usize == *cpu).count();
-        Ok(cpus.iter().map(of).collect())
+    /// [`XdpError::Map`] when the kernel does not let the map be changed.
+    pub fn give(&self, from: usize, to: usize, buckets: usize) -> Result<usize, XdpError> {
+        self.buckets().give(from, to, buckets)
+    }
+
+    /// How many buckets have their new connections go to each of these CPUs.
+    pub fn shares(&self, cpus: &[usize]) -> Vec<usize> {
+        let buckets = self.buckets();
+        cpus.iter().map(|&cpu| buckets.share(cpu)).collect()
     }
 
     fn buckets(&self) -> MutexGuard<'_, Buckets> {
-        // The map is whole after each call.
+        // Map and copy are the same after each call.
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -350,6 +357,8 @@ fn loader<'a>() -> EbpfLoader<'a> {
     let cpus = nr_cpus().map_or(1, |cpus| u32::try_from(cpus).unwrap_or(u32::MAX));
     let mut loader = EbpfLoader::new();
     loader.map_max_entries(names::CPUS, cpus).map_max_entries(names::WORKERS, cpus);
+    // Where nothing is steered, nothing moves.
+    loader.map_max_entries(names::MOVED, 1);
     loader
 }
 

@@ -6,6 +6,7 @@ use aya::Ebpf;
 use aya::maps::{Array, CpuMap, Map, MapData, MapError, PerCpuArray, ReusePortSockArray};
 
 use ingress_ebpf::abi::{BUCKETS, Counts, QUEUES_MAX, Verdict, counter_slot, names};
+use ingress_ebpf::steer::Bucket;
 
 use super::error::XdpError;
 
@@ -47,20 +48,22 @@ impl Counters {
     }
 }
 
-/// Where the buckets of connections go.
+/// Where the buckets of connections go. Nobody else writes the map, so that it need not be read.
 pub(super) struct Buckets {
-    bucket_cpus: Array<MapData, u32>,
+    map: Array<MapData, u64>,
     cpus: CpuMap<MapData>,
+    /// What stands in the map; empty as long as none are dealt out.
+    dealt: Vec<Bucket>,
 }
 
 impl Buckets {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, XdpError> {
-        let bucket_cpus = take(ebpf, names::BUCKET_CPUS)?;
+        let map = take(ebpf, names::BUCKET_CPUS)?;
         let cpus = take(ebpf, names::CPUS)?;
-        Ok(Self { bucket_cpus, cpus })
+        Ok(Self { map, cpus, dealt: vec![] })
     }
 
-    /// Deals the buckets out to `cpus` in turn, so that shares differ by one bucket at most.
+    /// Deals the buckets out to `cpus` in turn, so that shares differ by one bucket at most. For once, before there are packets.
     ///
     /// # Errors
     /// [`XdpError::Map`] when a CPU does not exist.
@@ -71,39 +74,79 @@ impl Buckets {
             })?;
         }
         for (bucket, &cpu) in (0..BUCKETS).zip(cpus.iter().cycle()) {
-            self.bucket_cpus
-                .set(bucket, cpu_number(cpu), 0)
+            let dealt = Bucket::at(cpu_number(cpu));
+            self.map
+                .set(bucket, dealt.pack(), 0)
                 .map_err(|error| XdpError::from_map("deal connections out to workers", error))?;
+            self.dealt.push(dealt);
         }
         Ok(())
     }
-}
 
-impl Buckets {
-    /// Deals out the buckets of all other CPUs to `cpus` in turn; those of `cpus` stay where they are. Without any nothing changes.
+    /// Deals out what goes to all other CPUs to `cpus` in turn, open connections and new ones; what goes to `cpus` stays. Without
+    /// any nothing changes.
     ///
     /// # Errors
-    /// [`XdpError::Map`] when the map cannot be read or written.
+    /// [`XdpError::Map`] when the map cannot be written.
     pub(super) fn take_over(&mut self, cpus: &[usize]) -> Result<(), XdpError> {
-        let map_error = |error| XdpError::from_map("deal connections out to other workers", error);
-        let mut heirs = cpus.iter().map(|&cpu| cpu_number(cpu)).cycle();
-        for bucket in 0..BUCKETS {
-            let cpu = self.bucket_cpus.get(&bucket, 0).map_err(map_error)?;
-            let is_served = cpus.iter().any(|&living| cpu_number(living) == cpu);
-            if !is_served && let Some(heir) = heirs.next() {
-                self.bucket_cpus.set(bucket, heir, 0).map_err(map_error)?;
+        let cpus: Vec<u32> = cpus.iter().map(|&cpu| cpu_number(cpu)).collect();
+        let mut heirs = cpus.iter().copied().cycle();
+        self.change(|mut bucket| {
+            if !cpus.contains(&bucket.current)
+                && let Some(heir) = heirs.next()
+            {
+                bucket.current = heir;
+            }
+            if !cpus.contains(&bucket.home) {
+                // The worker's connections are lost; who waited in its listeners is another's now.
+                bucket.home = bucket.current;
+            }
+            bucket
+        })
+    }
+
+    /// Has new connections of so many buckets go to another CPU; how many there were. Buckets that have moved before go first,
+    /// since their packets cost a look-up already.
+    ///
+    /// # Errors
+    /// [`XdpError::Map`] when the map cannot be written.
+    pub(super) fn give(
+        &mut self,
+        from: usize,
+        to: usize,
+        buckets: usize,
+    ) -> Result<usize, XdpError> {
+        let (from, to) = (cpu_number(from), cpu_number(to));
+        let mut given = 0;
+        for moved_before in [true, false] {
+            self.change(|bucket| {
+                let is_next = bucket.current == from && bucket.has_moved == moved_before;
+                if !is_next || given == buckets {
+                    return bucket;
+                }
+                given += 1;
+                bucket.moved_to(to)
+            })?;
+        }
+        Ok(given)
+    }
+
+    /// How many buckets have their new connections go to this CPU.
+    pub(super) fn share(&self, cpu: usize) -> usize {
+        self.dealt.iter().filter(|bucket| bucket.current == cpu_number(cpu)).count()
+    }
+
+    fn change(&mut self, mut change: impl FnMut(Bucket) -> Bucket) -> Result<(), XdpError> {
+        for (number, bucket) in (0..).zip(&mut self.dealt) {
+            let changed = change(*bucket);
+            if changed != *bucket {
+                self.map.set(number, changed.pack(), 0).map_err(|error| {
+                    XdpError::from_map("deal connections out to other workers", error)
+                })?;
+                *bucket = changed;
             }
         }
         Ok(())
-    }
-
-    /// The CPU of each bucket.
-    ///
-    /// # Errors
-    /// [`XdpError::Map`] when the map cannot be read.
-    pub(super) fn cpus(&self) -> Result<Vec<u32>, XdpError> {
-        let map_error = |error| XdpError::from_map("read where connections go", error);
-        (0..BUCKETS).map(|bucket| self.bucket_cpus.get(&bucket, 0).map_err(map_error)).collect()
     }
 }
 

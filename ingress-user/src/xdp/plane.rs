@@ -141,15 +141,32 @@ impl DataPlane {
     /// A worker has died; those on `cpus` live. Its connections go to them from now on, those of the living ones as before. A
     /// failure is in the log.
     pub fn redirect_to(&self, cpus: &[usize]) {
-        let Some(prefilter) = self.prefilter.as_ref().filter(|_| self.tier == Tier::Cpumap) else {
-            return;
-        };
+        let Some(prefilter) = self.redirecting() else { return };
         if let Err(error) = prefilter.redirect_to(cpus) {
             tracing::error!(
                 "connections of a dead worker are not redirected: {}",
                 error.with_causes()
             );
         }
+    }
+
+    /// How many of the buckets of connections go to each of these CPUs. None where XDP does not deal them out.
+    pub fn shares(&self, cpus: &[usize]) -> Option<Vec<usize>> {
+        self.redirecting().map(|prefilter| prefilter.shares(cpus))
+    }
+
+    /// New connections of so many buckets go to another CPU from now on, and open ones stay; how many buckets there were. A failure
+    /// is in the log.
+    pub fn give(&self, from: usize, to: usize, buckets: usize) -> usize {
+        let Some(prefilter) = self.redirecting() else { return 0 };
+        prefilter.give(from, to, buckets).unwrap_or_else(|error| {
+            tracing::error!("connections are not dealt out anew: {}", error.with_causes());
+            0
+        })
+    }
+
+    fn redirecting(&self) -> Option<&Prefilter> {
+        self.prefilter.as_ref().filter(|_| self.tier == Tier::Cpumap)
     }
 
     /// The filter, where there is one.

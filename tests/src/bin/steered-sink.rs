@@ -1,11 +1,15 @@
 //! The data plane and its listeners without the mail: what suites run inside a network namespace.
 //!
 //! `steered-sink serve MODE STEERING ADDRESS CPU..` attaches to [`netns::INTERFACE`] and accepts on one listener for
-//! each CPU. It prints `ready TIER`, and for every line on its standard input one line of counts; it ends with the
-//! input. `steered-sink connect ADDRESS COUNT` opens connections one after another and waits for the greeting on each.
+//! each CPU. It prints `ready TIER`, and for every empty line on its standard input one line of counts; after `give FROM TO BUCKETS`
+//! it moves buckets between CPUs. It ends with the input. To every line of a client it says whether the connection still comes in
+//! on the CPU that it was accepted on.
+//!
+//! `steered-sink connect ADDRESS COUNT` opens connections one after another and waits for the greeting on each. `steered-sink hold
+//! ADDRESS` keeps them open: `open COUNT` on its standard input opens so many more, `ask` counts what all are told.
 
 use std::env;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,6 +22,10 @@ use ingress_user::nic::Survey;
 use ingress_user::xdp::{InterfaceTelemetry, PreparedDataPlane, Tier};
 
 const GREETING: &[u8] = b"220 mx.example.net\r\n";
+
+/// What a client is told of its connection.
+const KEPT: &str = "kept\n";
+const STRAYED: &str = "strayed\n";
 
 /// Accepted connections of one listener.
 struct Accepted {
@@ -33,8 +41,9 @@ fn main() -> Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
         ["serve", mode, steering, address, ref cpus @ ..] => serve(mode, steering, address, cpus),
-        ["connect", address, count] => connect(address.parse()?, count.parse()?),
-        _ => bail!("serve MODE STEERING ADDRESS CPU.. | connect ADDRESS COUNT"),
+        ["connect", address, count] => connect(address.parse()?, count.parse()?).map(drop),
+        ["hold", address] => hold(address.parse()?),
+        _ => bail!("serve MODE STEERING ADDRESS CPU.. | connect ADDRESS COUNT | hold ADDRESS"),
     }
 }
 
@@ -65,8 +74,13 @@ fn serve(mode: &str, steering: &str, address: &str, cpus: &[&str]) -> Result<()>
             scope.spawn(|| accept_all(listener, accepted));
         }
         for line in io::stdin().lock().lines() {
-            line?;
-            report(&accepted, &plane.telemetry());
+            match line?.split(' ').collect::<Vec<_>>()[..] {
+                ["give", from, to, buckets] => {
+                    let given = plane.give(from.parse()?, to.parse()?, buckets.parse()?);
+                    println!("given {given}");
+                }
+                _ => report(&accepted, &plane.telemetry()),
+            }
         }
         // The accepting threads have no other end.
         drop(plane);
@@ -95,10 +109,25 @@ fn accept_all(listener: &TcpListener, accepted: &Accepted) {
             let local = came_in_on == accepted.cpu;
             let counter = if local { &accepted.local } else { &accepted.remote };
             counter.fetch_add(1, Ordering::Relaxed);
-            stream.write_all(GREETING)
+            stream.write_all(GREETING)?;
+            // It ends with the connection.
+            std::thread::spawn(move || answer(&stream, came_in_on));
+            Ok(())
         });
         if let Err(error) = greeted {
             eprintln!("listener of CPU {}: {error}", accepted.cpu);
+        }
+    }
+}
+
+/// Tells for each line on which CPU it came, until the client has gone.
+fn answer(mut stream: &TcpStream, accepted_on: usize) {
+    let lines = BufReader::new(stream).lines();
+    for _line in lines.map_while(Result::ok) {
+        let stays = SockRef::from(stream).cpu_affinity().is_ok_and(|cpu| cpu == accepted_on);
+        let told = if stays { KEPT } else { STRAYED };
+        if stream.write_all(told.as_bytes()).is_err() {
+            return;
         }
     }
 }
@@ -116,15 +145,41 @@ fn report(accepted: &[Accepted], interfaces: &[InterfaceTelemetry]) {
     println!("{}", words.join(" "));
 }
 
-fn connect(address: SocketAddr, count: usize) -> Result<()> {
-    for number in 0..count {
+fn connect(address: SocketAddr, count: usize) -> Result<Vec<TcpStream>> {
+    let connection = |number| {
         let mut stream = TcpStream::connect(address)?;
         let mut greeting = vec![0; GREETING.len()];
         stream
             .read_exact(&mut greeting)
             .with_context(|| format!("connection {number} got no greeting"))?;
+        Ok(stream)
+    };
+    (0..count).map(connection).collect()
+}
+
+fn hold(address: SocketAddr) -> Result<()> {
+    let mut open = Vec::new();
+    for line in io::stdin().lock().lines() {
+        match line?.split_once(' ') {
+            Some(("open", count)) => {
+                open.extend(connect(address, count.parse()?)?);
+                println!("opened {count}");
+            }
+            _ => {
+                let told = open.iter().map(ask).collect::<Result<Vec<_>>>()?;
+                let count = |word| told.iter().filter(|told| *told == word).count();
+                println!("kept {} strayed {}", count(KEPT), count(STRAYED));
+            }
+        }
     }
     Ok(())
+}
+
+fn ask(mut stream: &TcpStream) -> Result<String> {
+    stream.write_all(b"\n")?;
+    let mut told = String::new();
+    BufReader::new(stream).read_line(&mut told)?;
+    Ok(told)
 }
 
 fn parse_mode(name: &str) -> Result<XdpMode> {
