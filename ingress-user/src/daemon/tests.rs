@@ -1,9 +1,12 @@
 //! A daemon in this process, since only from here a worker can be killed.
 
+mod wire;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use self::wire::{INTERFACE, SERVER, Wire};
 use super::*;
 
 /// Of the whole test; waited for only when it fails.
@@ -57,6 +60,51 @@ fn who_waits_for_a_worker_that_died_is_served_by_another() {
     drop(open);
     daemon.drain(Ending::Stop, &runtime);
     assert!(TcpStream::connect(address).is_err(), "its listeners are closed");
+}
+
+/// On a wire, steered by XDP: the dead worker's buckets go to the living one, at the next look of [`look_after`], and nobody who comes
+/// meanwhile is lost.
+#[test]
+fn on_a_wire_connections_for_a_worker_that_died_go_to_the_other() {
+    if core_affinity::get_core_ids().is_none_or(|cpus| cpus.len() < 2) || xdp::object().is_none() {
+        println!("skipped: it takes two CPUs and the eBPF object");
+        return;
+    }
+    let Some(wire) = Wire::create() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ingress.toml");
+    // No BPF file system: nothing is to outlive the test.
+    let config = CONFIG
+        .replace("workers = 2", "workers = [0, 1]")
+        .replace("127.0.0.1:0", &format!("{SERVER}:25"))
+        .replace(
+            "steering = \"off\"",
+            &format!("interfaces = [\"{INTERFACE}\"]\nmode = \"native\""),
+        )
+        + &format!("pin_dir = \"{}\"\n", folder.path().display());
+    std::fs::write(&file, config).unwrap();
+    let address = SocketAddr::from((SERVER.parse::<std::net::Ipv4Addr>().unwrap(), 25));
+    let greet = || (0..64).map(|_| greeted(address)).collect::<Vec<TcpStream>>();
+    std::thread::scope(|scope| {
+        let served = Wire::spawn_in(scope, &wire.server, || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+            let daemon = Daemon::start(Config::load(&file).unwrap(), None, &runtime).unwrap();
+            assert_eq!(daemon.data_plane.tier(), Tier::Cpumap);
+            let of_client = |work| Wire::spawn_in(scope, &wire.client, work).join().unwrap();
+            let before = of_client(greet);
+            daemon.crew.kill_one();
+            let died = Now::read().monotonic;
+            let living = || daemon.data_plane.shares(&[0, 1]).unwrap();
+            while living()[0] != 0 {
+                assert!(died.elapsed() < DEADLINE, "{:?}", living());
+                std::thread::yield_now();
+            }
+            let after = of_client(greet);
+            drop((before, after));
+            daemon.drain(Ending::Stop, &runtime);
+        });
+        served.join().unwrap();
+    });
 }
 
 fn greeted(address: SocketAddr) -> TcpStream {
