@@ -4,7 +4,7 @@
 //! - [`filter`]: what is dropped, over tables that the kernel keeps
 //! - [`hash`]: connection to bucket
 //! - [`abi`]: map layouts, verdicts and limits
-//! - `packets`: builds frames for tests (feature `packets`)
+//! - `packets`: builds frames for tests, `tables`: the filter's tables without a kernel (feature `packets`)
 //!
 //! The rule of the whole crate: what is not understood is handed on untouched, never dropped.
 #![cfg_attr(not(any(test, feature = "packets")), no_std)]
@@ -19,3 +19,5 @@ pub mod filter;
 pub mod hash;
 #[cfg(any(test, feature = "packets"))]
 pub mod packets;
+#[cfg(any(test, feature = "packets"))]
+pub mod tables;
