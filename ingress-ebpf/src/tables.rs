@@ -23,11 +23,11 @@ pub struct PlainTables {
     pub first_seen: HashMap<u64, u64>,
 }
 
-/// A network of either family; one of IPv4 is written as IPv4-mapped IPv6 (RFC 4291 section 2.5.5.2), with 96 more bits.
+/// A network, and the bits of an address that tell whether it is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Prefix {
-    pub address: u128,
-    pub bits: u32,
+pub enum Prefix {
+    V4 { address: u32, bits: u32 },
+    V6 { address: u128, bits: u32 },
 }
 
 impl PlainTables {
@@ -46,9 +46,22 @@ impl PlainTables {
 }
 
 impl Prefix {
-    fn contains(self, address: u128) -> bool {
-        let host_bits = u128::BITS - self.bits.min(u128::BITS);
-        (self.address ^ address).checked_shr(host_bits).unwrap_or(0) == 0
+    fn bits(self) -> u32 {
+        let (Self::V4 { bits, .. } | Self::V6 { bits, .. }) = self;
+        bits
+    }
+
+    fn contains(self, addresses: Addresses) -> bool {
+        match (self, addresses) {
+            (Self::V4 { address, bits }, Addresses::V4 { source, .. }) => {
+                (address ^ source).leading_zeros() >= bits
+            }
+            (Self::V6 { address, bits }, Addresses::V6 { source, .. }) => {
+                let source = u128::from(source.high) << 64 | u128::from(source.low);
+                (address ^ source).leading_zeros() >= bits
+            }
+            _ => false,
+        }
     }
 }
 
@@ -59,12 +72,9 @@ impl Tables for PlainTables {
 
     /// The longest prefix counts.
     fn listing(&mut self, addresses: Addresses) -> Listing {
-        let address = match addresses {
-            Addresses::V4 { source, .. } => 0xffff << 32 | u128::from(source),
-            Addresses::V6 { source, .. } => u128::from(source.high) << 64 | u128::from(source.low),
-        };
-        let around = self.listings.iter().filter(|(prefix, _)| prefix.contains(address));
-        around.max_by_key(|(prefix, _)| prefix.bits).map_or(Listing::None, |(_, listing)| *listing)
+        let around = self.listings.iter().filter(|(prefix, _)| prefix.contains(addresses));
+        let longest = around.max_by_key(|(prefix, _)| prefix.bits());
+        longest.map_or(Listing::None, |(_, listing)| *listing)
     }
 
     fn policy(&self) -> Policy {
@@ -107,6 +117,7 @@ impl Tables for PlainTables {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::V6;
 
     #[test]
     fn the_longest_prefix_around_an_address_counts() {
@@ -118,16 +129,23 @@ mod tests {
             pressure_burst: 0,
         };
         let mut tables = PlainTables::new(policy, 1);
-        let prefix = |address, bits| Prefix { address, bits };
-        let v4 = 0xffff_c000_0200;
+        let prefix = |address, bits| Prefix::V4 { address, bits };
         tables.listings = vec![
             (prefix(0, 0), Listing::Denied),
-            (prefix(v4, 120), Listing::Allowed),
-            (prefix(v4 | 7, 128), Listing::Denied),
+            (prefix(0xc000_0200, 24), Listing::Allowed),
+            (prefix(0xc000_0207, 32), Listing::Denied),
+            (Prefix::V6 { address: 0xffff << 32, bits: 96 }, Listing::Allowed),
         ];
         let mut of = |source| tables.listing(Addresses::V4 { source, destination: 0 });
         assert_eq!(of(0xc000_0207), Listing::Denied);
         assert_eq!(of(0xc000_0208), Listing::Allowed);
         assert_eq!(of(0xc000_0308), Listing::Denied);
+        let source = V6 { high: 0, low: 0xffff_c000_0308 };
+        let mapped = Addresses::V6 { source, destination: source };
+        assert_eq!(tables.listing(mapped), Listing::Allowed);
+        assert_eq!(
+            tables.listing(Addresses::V6 { source: V6 { high: 1, ..source }, destination: source }),
+            Listing::None
+        );
     }
 }
