@@ -188,22 +188,19 @@ impl Draft {
 /// The test run refuses what is shorter than an Ethernet header.
 pub(crate) const FRAME_BYTES_MIN: usize = 14;
 
-/// `HEX`, or `HEX*COUNT` for the same so many times.
 fn parse_octets(word: &str) -> Result<Vec<u8>, String> {
-    let (digits, count) = match word.split_once('*') {
-        Some((digits, count)) => (digits, count.parse().map_err(|_| bad_octets(word))?),
-        None => (word, 1),
-    };
-    if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) || digits.len() % 2 != 0 {
-        return Err(bad_octets(word));
-    }
-    let octet = |at| u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| bad_octets(word));
-    let octets: Vec<u8> = (0..digits.len()).step_by(2).map(octet).collect::<Result<_, _>>()?;
-    Ok(octets.repeat(count))
+    octets_of(word).ok_or_else(|| format!("`{word}` is neither HEX nor HEX*COUNT"))
 }
 
-fn bad_octets(word: &str) -> String {
-    format!("`{word}` is neither HEX nor HEX*COUNT")
+/// `HEX`, or `HEX*COUNT` for the same so many times.
+fn octets_of(word: &str) -> Option<Vec<u8>> {
+    let (digits, count) = word.split_once('*').unwrap_or((word, "1"));
+    if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) || digits.len() % 2 != 0 {
+        return None;
+    }
+    let octet = |at| u8::from_str_radix(&digits[at..at + 2], 16).ok();
+    let octets: Vec<u8> = (0..digits.len()).step_by(2).map(octet).collect::<Option<_>>()?;
+    Some(octets.repeat(count.parse().ok()?))
 }
 
 #[cfg(test)]
