@@ -163,4 +163,6 @@ pub const fn v6_key(network: u64) -> u64 {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 //! - [`hash`]: connection to bucket
 //! - [`steer`]: bucket to CPU, while buckets move and open connections stay
 //! - [`abi`]: map layouts, verdicts and limits
-//! - `packets`: builds frames for tests (feature `packets`)
+//! - `packets`: builds frames for tests, `tables`: the filter's tables without a kernel (feature `packets`)
 //!
 //! The rule of the whole crate: what is not understood is handed on untouched, never dropped.
 #![cfg_attr(not(any(test, feature = "packets")), no_std)]
@@ -23,3 +23,5 @@ pub mod hash;
 #[cfg(any(test, feature = "packets"))]
 pub mod packets;
 pub mod steer;
+#[cfg(any(test, feature = "packets"))]
+pub mod tables;

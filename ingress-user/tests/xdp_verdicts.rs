@@ -1,4 +1,5 @@
-//! The loaded XDP program, packet in and verdict out, without any interface (BPF_PROG_TEST_RUN).
+//! The loaded XDP program over several packets, without any interface (BPF_PROG_TEST_RUN): what changes between them, and what is
+//! noted of them. What becomes of one packet is said in `tests/packets`.
 //!
 //! Needs root and a binary with the eBPF object in it; else each test says why it was skipped.
 
@@ -7,21 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ingress_ebpf::abi::{BUCKETS, PORTS_MAX, Verdict};
-use ingress_ebpf::decode::{Miss, decode};
-use ingress_ebpf::packets::{Extension, Frame, Network, Tag};
+use ingress_ebpf::packets::{Frame, Network};
 use ingress_user::config::{FilterConfig, FilterMode};
 use ingress_user::xdp::{self, Action, Lists, Prefilter, Redirection, Setup, XdpError};
 
 const PORTS: [u16; 2] = [25, 465];
 
-/// The test run refuses what is shorter than an Ethernet header.
-const FRAME_BYTES_MIN: usize = 14;
-
-/// None, with the reason printed, where the program cannot be loaded. There is no filter in it.
-fn prefilter(redirection: Redirection<'_>) -> Option<Prefilter> {
-    load(redirection, &FilterConfig { mode: FilterMode::Off, ..FilterConfig::default() })
-}
-
+/// None, with the reason printed, where the program cannot be loaded.
 fn load(redirection: Redirection<'_>, filter: &FilterConfig) -> Option<Prefilter> {
     let Some(object) = xdp::object() else {
         println!("skipped: {}", XdpError::NoObject);
@@ -52,119 +45,8 @@ fn judge(prefilter: &mut Prefilter, frame: &[u8]) -> (Action, &'static str) {
     (action, name)
 }
 
-const NOT_OURS: (Action, &str) = (Action::Pass, Verdict::NotOurs.name());
-const NOT_UNDERSTOOD: (Action, &str) = (Action::Pass, Verdict::NotUnderstood.name());
 const PASSED: (Action, &str) = (Action::Pass, Verdict::Passed.name());
 const STEERED: (Action, &str) = (Action::Redirect, Verdict::Steered.name());
-
-/// Every shape that the decoder understands, to a port of ours.
-fn ours() -> Vec<Frame> {
-    let mut with_options = Frame::v4(465);
-    let Network::V4 { option_words, .. } = &mut with_options.network else { unreachable!() };
-    *option_words = 10;
-    let every_extension = [
-        Extension::HopByHop,
-        Extension::DestinationOptions,
-        Extension::Routing,
-        Extension::Authentication,
-    ];
-    vec![
-        Frame::v4(25),
-        with_options,
-        Frame::v4(25).tagged(&[Tag::Customer(7)]),
-        Frame::v4(25).tagged(&[Tag::Provider(7), Tag::Customer(9)]),
-        Frame::v6(25, &[]),
-        Frame::v6(465, &every_extension[..1]),
-        Frame::v6(465, &every_extension),
-        Frame::v6(25, &every_extension).tagged(&[Tag::Provider(7), Tag::Customer(9)]),
-    ]
-}
-
-#[test]
-fn mail_passes_when_nothing_is_steered() {
-    let Some(mut prefilter) = prefilter(Redirection::Off) else { return };
-    for frame in ours() {
-        assert_eq!(judge(&mut prefilter, &frame.bytes()), PASSED, "{frame:?}");
-    }
-}
-
-#[test]
-fn mail_is_redirected_when_it_is_steered() {
-    let Some(mut prefilter) = prefilter(Redirection::Cpus(&[0])) else { return };
-    for frame in ours() {
-        assert_eq!(judge(&mut prefilter, &frame.bytes()), STEERED, "{frame:?}");
-    }
-}
-
-#[test]
-fn other_traffic_passes() {
-    let Some(mut prefilter) = prefilter(Redirection::Cpus(&[0])) else { return };
-    let mut udp = Frame::v4(25);
-    let Network::V4 { protocol, .. } = &mut udp.network else { unreachable!() };
-    *protocol = 17;
-    let mut arp = Frame::v4(25).bytes();
-    arp[12..14].copy_from_slice(&[0x08, 0x06]);
-    for frame in [Frame::v4(22).bytes(), Frame::v6(0, &[]).bytes(), udp.bytes(), arp] {
-        assert_eq!(judge(&mut prefilter, &frame), NOT_OURS, "{frame:02x?}");
-    }
-}
-
-#[test]
-fn fragments_pass() {
-    let Some(mut prefilter) = prefilter(Redirection::Cpus(&[0])) else { return };
-    let fragmented = |wire| {
-        let mut frame = Frame::v4(25);
-        let Network::V4 { fragment, .. } = &mut frame.network else { unreachable!() };
-        *fragment = wire;
-        frame
-    };
-    for frame in [fragmented(0x2000), fragmented(0x0010), Frame::v6(25, &[Extension::Fragment])] {
-        assert_eq!(judge(&mut prefilter, &frame.bytes()), NOT_UNDERSTOOD, "{frame:?}");
-    }
-}
-
-#[test]
-fn nesting_deeper_than_we_look_passes() {
-    let Some(mut prefilter) = prefilter(Redirection::Cpus(&[0])) else { return };
-    let tags = [Tag::Provider(1), Tag::Customer(2), Tag::Customer(3)];
-    let extensions = [Extension::DestinationOptions; 5];
-    for frame in [Frame::v4(25).tagged(&tags), Frame::v6(25, &extensions)] {
-        assert_eq!(judge(&mut prefilter, &frame.bytes()), NOT_UNDERSTOOD, "{frame:?}");
-    }
-}
-
-#[test]
-fn mail_cut_at_every_length_passes() {
-    let Some(mut prefilter) = prefilter(Redirection::Cpus(&[0])) else { return };
-    for frame in ours() {
-        let bytes = frame.bytes();
-        for end in FRAME_BYTES_MIN..bytes.len() {
-            let verdict = judge(&mut prefilter, &bytes[..end]);
-            assert_eq!(verdict, NOT_UNDERSTOOD, "{end} bytes of {frame:?}");
-        }
-    }
-}
-
-/// The kernel's copy of the decoder judges as the host's does, damaged frames included.
-#[test]
-fn kernel_and_host_agree() {
-    let Some(mut prefilter) = prefilter(Redirection::Off) else { return };
-    for frame in ours() {
-        let intact = frame.bytes();
-        for at in 12..intact.len() {
-            for value in [0x00, 0x4f, 0xff] {
-                let mut bytes = intact.clone();
-                bytes[at] = value;
-                let expected = match decode(&bytes.as_slice()) {
-                    Ok(segment) if PORTS.contains(&segment.destination_port) => PASSED,
-                    Ok(_) | Err(Miss::NotTcp) => NOT_OURS,
-                    Err(Miss::NotUnderstood) => NOT_UNDERSTOOD,
-                };
-                assert_eq!(judge(&mut prefilter, &bytes), expected, "byte {at}: {bytes:02x?}");
-            }
-        }
-    }
-}
 
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
@@ -206,37 +88,10 @@ fn source(frame: &Frame) -> IpAddr {
 }
 
 #[test]
-fn mail_in_every_shape_passes_the_filter_and_is_steered() {
-    let Some(mut prefilter) = load(Redirection::Cpus(&[0]), &generous()) else { return };
-    for frame in ours() {
-        for flags in [SYN, SYN | 0xc0, ACK, ACK | 0x08, 0x11, 0x14, 0x04] {
-            assert_eq!(
-                judge(&mut prefilter, &flagged(frame.clone(), flags)),
-                STEERED,
-                "{frame:?} {flags:#x}"
-            );
-        }
-    }
-}
-
-#[test]
-fn flags_that_no_stack_sends_are_dropped() {
-    let Some(mut prefilter) = load(Redirection::Cpus(&[0]), &generous()) else { return };
-    for frame in ours() {
-        for flags in [0, 0x29, 0x2b, 0x03, 0x06, 0x07, 0x13, 0x16, 0xc0] {
-            let verdict = judge(&mut prefilter, &flagged(frame.clone(), flags));
-            assert_eq!(verdict, dropped(Verdict::BadFlags), "{frame:?} {flags:#x}");
-        }
-    }
-    // For others the stack is responsible.
-    assert_eq!(judge(&mut prefilter, &flagged(Frame::v4(22), 0)), NOT_OURS);
-}
-
-#[test]
 fn a_ban_drops_every_packet_of_its_client_until_it_ends() {
     let Some(mut prefilter) = load(Redirection::Cpus(&[0]), &generous()) else { return };
     let filter = Arc::clone(prefilter.filter());
-    for frame in ours() {
+    for frame in [Frame::v4(25), Frame::v6(465, &[])] {
         let client = source(&frame);
         filter.ban(client, Duration::from_secs(3_600)).unwrap();
         for flags in [SYN, ACK] {
@@ -252,46 +107,6 @@ fn a_ban_drops_every_packet_of_its_client_until_it_ends() {
         filter.lift_ban(client);
         assert_eq!(judge(&mut prefilter, &frame.bytes()), STEERED, "lifted");
     }
-}
-
-#[test]
-fn an_ipv6_client_is_banned_with_its_network_and_an_ipv4_client_alone() {
-    let Some(mut prefilter) = load(Redirection::Off, &generous()) else { return };
-    let filter = Arc::clone(prefilter.filter());
-    let address = |text: &str| text.parse::<IpAddr>().unwrap();
-    filter.ban(address("2001:db8:0:1::7"), Duration::from_secs(60)).unwrap();
-    filter.ban(address("192.0.2.7"), Duration::from_secs(60)).unwrap();
-    let mut of =
-        |frame: Frame, client| judge(&mut prefilter, &from(frame, address(client)).bytes());
-    assert_eq!(of(Frame::v6(25, &[]), "2001:db8:0:1:ffff::"), dropped(Verdict::Banned));
-    assert_eq!(of(Frame::v6(25, &[]), "2001:db8:0:2::7"), PASSED);
-    assert_eq!(of(Frame::v4(25), "192.0.2.7"), dropped(Verdict::Banned));
-    assert_eq!(of(Frame::v4(25), "192.0.2.8"), PASSED);
-}
-
-#[test]
-fn the_lists_decide_about_new_connections_alone() {
-    let Some(mut prefilter) = load(Redirection::Cpus(&[0]), &generous()) else { return };
-    let lists = Lists::new(
-        ["192.0.2.0/29".parse().unwrap(), "2001:db8:0:1::/64".parse().unwrap()],
-        ["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
-    );
-    prefilter.filter().set_lists(lists).unwrap();
-    let address = |text: &str| text.parse::<IpAddr>().unwrap();
-    let mut of = |frame: Frame, client, flags| {
-        judge(&mut prefilter, &flagged(from(frame, address(client)), flags))
-    };
-    const ALLOWED: (Action, &str) = (Action::Redirect, Verdict::Allowed.name());
-    assert_eq!(of(Frame::v4(25), "192.0.2.7", SYN), ALLOWED);
-    assert_eq!(of(Frame::v4(25), "192.0.2.8", SYN), dropped(Verdict::Denied));
-    assert_eq!(of(Frame::v4(25), "192.0.2.8", ACK), STEERED);
-    assert_eq!(of(Frame::v4(25), "192.0.3.8", SYN), STEERED);
-    assert_eq!(of(Frame::v6(25, &[]), "2001:db8:0:1::9", SYN), ALLOWED);
-    assert_eq!(
-        of(Frame::v6(25, &[Extension::HopByHop]), "2001:db8:0:2::9", SYN),
-        dropped(Verdict::Denied)
-    );
-    assert_eq!(of(Frame::v6(25, &[]), "2001:db9::9", SYN), STEERED);
 }
 
 #[test]
@@ -312,23 +127,6 @@ fn lists_are_exchanged_as_often_as_one_likes() {
         filter.set_lists(denied(networks)).unwrap();
         let expected = if is_denied { dropped(Verdict::Denied) } else { PASSED };
         assert_eq!(judge(&mut prefilter, &Frame::v4(25).bytes()), expected, "{networks:?}");
-    }
-}
-
-#[test]
-fn a_syn_with_data_is_dropped_beyond_what_is_allowed() {
-    let config = FilterConfig { syn_payload_bytes_max: 100, ..generous() };
-    let Some(mut prefilter) = load(Redirection::Off, &config) else { return };
-    for mut frame in ours() {
-        frame.payload = vec![b'x'; 100];
-        assert_eq!(judge(&mut prefilter, &frame.bytes()), PASSED, "{frame:?}");
-        frame.payload.push(b'x');
-        assert_eq!(
-            judge(&mut prefilter, &frame.bytes()),
-            dropped(Verdict::SynPayload),
-            "{frame:?}"
-        );
-        assert_eq!(judge(&mut prefilter, &flagged(frame.clone(), ACK)), PASSED, "{frame:?}");
     }
 }
 

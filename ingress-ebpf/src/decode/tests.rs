@@ -166,6 +166,27 @@ proptest! {
         let _ = decode(&&bytes[..end]);
     }
 
+    /// A cut takes away, it does not turn a frame into another.
+    #[test]
+    fn a_frame_that_is_cut_is_the_same_or_not_understood(
+        tags in tags(),
+        network in network(),
+        damage in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+    ) {
+        let mut frame = Frame::v4(25).tagged(&tags);
+        frame.network = network;
+        let mut bytes = frame.bytes();
+        if let Some((index, value)) = damage {
+            let at = index.index(bytes.len());
+            bytes[at] = value;
+        }
+        let whole = decode(&bytes.as_slice());
+        for end in 0..bytes.len() {
+            let cut = decode(&&bytes[..end]);
+            prop_assert!(cut == whole || cut == Err(Miss::NotUnderstood), "{} bytes: {:?}", end, cut);
+        }
+    }
+
     /// The decoder asks only for bytes inside the packet, or takes no for an answer: it never sees more than was there.
     #[test]
     fn the_answer_depends_on_headers_only(network in network(), payload: Vec<u8>) {

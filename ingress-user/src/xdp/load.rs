@@ -69,6 +69,9 @@ pub struct Setup<'a> {
     pub filter: &'a FilterConfig,
 }
 
+/// By how much a frame may be longer behind the program than it came: a kernel lets XDP add 256 bytes at its front at most.
+const FRAME_GROWTH_BYTES_MAX: usize = 256;
+
 /// The XDP program, loaded once for all interfaces: they share its maps.
 pub struct Prefilter {
     ebpf: Ebpf,
@@ -202,22 +205,38 @@ impl Prefilter {
         Ok(Attached::new(interface, mode, link))
     }
 
-    /// Runs the program on one frame without any interface (BPF_PROG_TEST_RUN). The frame counts for queue 0 of the first one.
+    /// Runs the program on one frame without any interface (BPF_PROG_TEST_RUN): the kernel gives it queue 0 of the loopback
+    /// interface, and where that is not among those given at load, the frame counts for the first one.
     ///
     /// # Errors
     /// [`XdpError::TestRun`]; the kernel wants at least 14 bytes, an Ethernet header.
     pub fn run(&mut self, frame: &[u8]) -> Result<Action, XdpError> {
+        Ok(self.run_through(frame)?.0)
+    }
+
+    /// The same, and the frame as the program hands it on.
+    ///
+    /// # Errors
+    /// [`XdpError::TestRun`], as for [`run`](Self::run).
+    pub fn run_through(&mut self, frame: &[u8]) -> Result<(Action, Vec<u8>), XdpError> {
         let program: &mut Xdp = program(&mut self.ebpf, names::PREFILTER)?;
-        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        let mut out = vec![0; frame.len() + FRAME_GROWTH_BYTES_MAX];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::default()
+        };
         let result = program
             .test_run(options)
             .map_err(|source| XdpError::TestRun { program: names::PREFILTER, source })?;
-        Ok(match result.return_value {
+        out.truncate(result.data_size_out as usize);
+        let action = match result.return_value {
             1 => Action::Drop,
             2 => Action::Pass,
             4 => Action::Redirect,
             other => Action::Other(other),
-        })
+        };
+        Ok((action, out))
     }
 
     /// What a packet costs: the program's time for so many runs on the same frame, each of which is counted.
@@ -245,7 +264,16 @@ impl Prefilter {
     /// # Errors
     /// [`XdpError::Map`] when the kernel has no memory for the answer.
     pub fn verdicts(&self) -> Result<VerdictCounts, XdpError> {
-        Ok(telemetry::read("", "", 0, &self.counters, self.filter.drops())?.verdicts)
+        Ok(self.traffic(0)?.verdicts)
+    }
+
+    /// What the interface at this place among those given at load has had, whether the program is attached to it or not: its
+    /// name and mode are empty.
+    ///
+    /// # Errors
+    /// [`XdpError::Map`] when the kernel has no memory for the answer.
+    pub fn traffic(&self, slot: u32) -> Result<InterfaceTelemetry, XdpError> {
+        telemetry::read("", "", slot, &self.counters, self.filter.drops())
     }
 
     /// What the interface at this place among those given at load has had.
