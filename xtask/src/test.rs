@@ -258,7 +258,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
         })
         .collect();
     if !object.is_built() || !shell::is_root() {
-        println!("skipped  xdp_verdicts, within host: needs root and a BPF toolchain");
+        println!(
+            "skipped  xdp_verdicts and the kernel half of xdp_packets, within host: they need root and a BPF toolchain"
+        );
     }
     for reason in absent {
         println!("skipped  {reason}");
