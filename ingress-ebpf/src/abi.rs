@@ -24,7 +24,7 @@ pub const COUNTER_SLOTS: u32 = INTERFACES_MAX as u32 * QUEUES_MAX;
 /// Packets of one interface, queue and CPU, by verdict.
 pub type Counts = [u64; Verdict::COUNT as usize];
 
-/// A ban: when it ends, in nanoseconds of `CLOCK_MONOTONIC`, and the packets that it has dropped, of each CPU.
+/// A ban: when it ends, in nanoseconds of the program's clock, and the packets that it has dropped, of each CPU.
 pub type Ban = [u64; 2];
 
 /// Sources that can be banned at a time, by default. The daemon sets the map's size.
@@ -83,7 +83,7 @@ pub const DROPPED_SLOTS: u32 = 1 << 16;
 /// Octets of the ring of samples.
 pub const SAMPLES_BYTES: u32 = 256 << 10;
 
-/// A dropped packet: time in nanoseconds of `CLOCK_MONOTONIC`; source address, two halves, IPv4 as IPv4-mapped IPv6; and the rest
+/// A dropped packet: time in nanoseconds of the program's clock; source address, two halves, IPv4 as IPv4-mapped IPv6; and the rest
 /// as [`sample::pack`] puts it.
 pub type Sample = [u64; 4];
 
@@ -93,6 +93,8 @@ pub mod names {
     pub const PREFILTER: &str = "prefilter";
     /// XDP program that drops everything, for measurements.
     pub const BASELINE: &str = "baseline";
+    /// XDP program that writes the time into [`BEAT`], for the daemon.
+    pub const BEAT_PROGRAM: &str = "beat";
     /// sk_reuseport program.
     pub const SELECT_WORKER: &str = "select_worker";
 
@@ -129,7 +131,11 @@ pub mod names {
     pub const SAMPLES_LOST: &str = "SAMPLES_LOST";
     /// Ring of [`Sample`](super::Sample).
     pub const SAMPLES: &str = "SAMPLES";
+    /// Array of one u64: what the program's clock said when the daemon asked last.
+    pub const BEAT: &str = "BEAT";
 
+    /// Read-only global `u64`: nanoseconds of a tick of the program's clock.
+    pub const TICK: &str = "TICK";
     /// Read-only global `[u32; INTERFACES_MAX]`: interface indexes, 0 is an empty slot.
     pub const INTERFACES: &str = "INTERFACES";
     /// Read-only global `u32`: [`Enforcement`](super::Enforcement).

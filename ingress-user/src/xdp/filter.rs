@@ -9,12 +9,12 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
 use aya::util::nr_cpus;
 use ipnet::IpNet;
-use rustix::time::{ClockId, clock_gettime};
 
 use ingress_ebpf::abi::{Ban, Listings, Sample, Verdict, names, sample};
 use ingress_ebpf::filter::{v4_key, v6_key};
 
 use super::blocks::Blocks;
+use super::clock::Pair;
 use super::error::XdpError;
 use super::lists::{Change, Lists};
 use super::maps::take;
@@ -36,6 +36,8 @@ struct Maps {
     generation: Array<MapData, u32>,
     samples: RingBuf<MapData>,
     samples_lost: PerCpuArray<MapData, u64>,
+    beat: Array<MapData, u64>,
+    clock: Pair,
     /// In force.
     lists: Lists,
     blocks: Blocks,
@@ -108,6 +110,9 @@ impl Filter {
             generation: take(ebpf, names::GENERATION)?,
             samples: take(ebpf, names::SAMPLES)?,
             samples_lost: take(ebpf, names::SAMPLES_LOST)?,
+            beat: take(ebpf, names::BEAT)?,
+            // Not known before the first beat.
+            clock: Pair::with(0),
             lists: Lists::default(),
             blocks: Blocks::default(),
         };
@@ -120,15 +125,25 @@ impl Filter {
         Ok(Self { maps: Mutex::new(maps), possible_cpus })
     }
 
+    /// Reckons with what the program's clock said at its last beat. To be called right behind it.
+    pub(super) fn read_clock(&self) -> Result<(), XdpError> {
+        let mut maps = self.maps();
+        let read = maps.beat.get(&0, 0);
+        let program =
+            read.map_err(|error| XdpError::from_map("read the program's clock", error))?;
+        maps.clock = Pair::with(program);
+        Ok(())
+    }
+
     /// Drops all packets of the client for so long. An IPv6 client is its network of /64.
     ///
     /// # Errors
     /// [`XdpError::Map`] when there are too many bans.
     pub fn ban(&self, client: IpAddr, lifetime: Duration) -> Result<(), XdpError> {
-        let until = coarse_nanoseconds()
-            .saturating_add(u64::try_from(lifetime.as_nanos()).unwrap_or(u64::MAX));
+        let lifetime = u64::try_from(lifetime.as_nanos()).unwrap_or(u64::MAX);
         let map_error = |error| XdpError::from_map("ban a client", error);
         let mut maps = self.maps();
+        let until = maps.clock.now().saturating_add(lifetime);
         let key = key_of(client);
         let mut values = maps.bans.get(&key, 0).map_or_else(
             |_unknown| vec![[0, 0]; self.possible_cpus],
@@ -260,11 +275,4 @@ fn key_of(client: IpAddr) -> u64 {
         IpAddr::V4(address) => v4_key(Ipv4Addr::to_bits(address)),
         IpAddr::V6(address) => v6_key((address.to_bits() >> 64) as u64),
     }
-}
-
-/// The clock that the program compares with.
-fn coarse_nanoseconds() -> u64 {
-    let now = clock_gettime(ClockId::MonotonicCoarse);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }

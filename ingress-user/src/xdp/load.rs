@@ -13,11 +13,15 @@ use aya::{Ebpf, EbpfLoader};
 
 use ingress_ebpf::abi::{INTERFACES_MAX, PORTS_MAX, names};
 
+use super::clock;
 use super::error::XdpError;
 use super::filter::{Filter, Globals};
 use super::maps::{Buckets, Counters, WorkerSockets};
 use super::telemetry::{self, InterfaceTelemetry, VerdictCounts};
 use crate::config::{FilterConfig, FilterMode};
+
+/// An Ethernet header, the least that the kernel runs a program on.
+const EMPTY_FRAME: [u8; 14] = [0; 14];
 
 /// Where the program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +89,7 @@ impl Prefilter {
         let port_slots = port_slots(ports)?;
         let interface_slots = interface_slots(interfaces)?;
         let steer = u32::from(matches!(redirection, Redirection::Cpus(_)));
+        let tick = clock::tick();
         let globals = Globals::of(filter);
         let mut loader = loader();
         loader
@@ -92,6 +97,7 @@ impl Prefilter {
             .override_global(names::HASH_SEED, hash_seed(), true)
             .override_global(names::STEER, &steer, true)
             .override_global(names::INTERFACES, &interface_slots[..], true)
+            .override_global(names::TICK, &tick, true)
             .override_global(names::ENFORCEMENT, &globals.enforcement, true)
             .override_global(names::SYN_PAYLOAD_BYTES_MAX, &globals.syn_payload_bytes_max, true)
             .override_global(names::SOURCE_PERIOD, &globals.source_period, true)
@@ -109,9 +115,29 @@ impl Prefilter {
         if let Redirection::Cpus(cpus) = redirection {
             buckets.deal(cpus)?;
         }
-        let program: &mut Xdp = program(&mut ebpf, names::PREFILTER)?;
-        program.load().map_err(|error| XdpError::from_load(names::PREFILTER, error))?;
-        Ok(Self { ebpf, counters, buckets: Mutex::new(buckets), filter })
+        for name in [names::PREFILTER, names::BEAT_PROGRAM] {
+            let program: &mut Xdp = program(&mut ebpf, name)?;
+            program.load().map_err(|error| XdpError::from_load(name, error))?;
+        }
+        let prefilter = Self { ebpf, counters, buckets: Mutex::new(buckets), filter };
+        prefilter.beat()?;
+        Ok(prefilter)
+    }
+
+    /// Has the program note its time, and the filter reckon with that.
+    ///
+    /// # Errors
+    /// [`XdpError`], when the kernel does not run `beat` (BPF_PROG_TEST_RUN).
+    pub fn beat(&self) -> Result<(), XdpError> {
+        let name = names::BEAT_PROGRAM;
+        let beat: &Xdp = self
+            .ebpf
+            .program(name)
+            .and_then(|program| program.try_into().ok())
+            .ok_or(XdpError::MissingPart { name })?;
+        let options = TestRunOptions { data_in: Some(&EMPTY_FRAME), ..TestRunOptions::default() };
+        beat.test_run(options).map_err(|source| XdpError::TestRun { program: name, source })?;
+        self.filter.read_clock()
     }
 
     /// Connections that were redirected to other CPUs than these go to these from now on.
