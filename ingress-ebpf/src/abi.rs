@@ -24,10 +24,7 @@ pub const COUNTER_SLOTS: u32 = INTERFACES_MAX as u32 * QUEUES_MAX;
 /// Packets of one interface, queue and CPU, by verdict.
 pub type Counts = [u64; Verdict::COUNT as usize];
 
-/// A ban: when it ends, in nanoseconds of the program's clock, and the packets that it has dropped, of each CPU.
-pub type Ban = [u64; 2];
-
-/// Sources that can be banned at a time, by default. The daemon sets the map's size.
+/// Sources that can be banned at a time.
 pub const BANS_MAX: u32 = 65_536;
 
 /// Prefixes of the lists, of each family.
@@ -107,8 +104,10 @@ pub mod names {
     /// Array of listening sockets, indexed by CPU number. Sized by the daemon.
     pub const WORKERS: &str = "WORKERS";
 
-    /// Per-CPU hash of [`source_key`](crate::filter::source_key) to [`Ban`](super::Ban).
+    /// Array of [`Bucket`](crate::bans::Bucket) of [`source_key`](crate::filter::source_key)s.
     pub const BANS: &str = "BANS";
+    /// Per-CPU array of [`Packets`](crate::bans::Packets): dropped for the ban in a place, those before it included.
+    pub const BAN_PACKETS: &str = "BAN_PACKETS";
     /// LPM tries of network-order addresses to [`Listings`](super::Listings).
     pub const LISTED_V4: &str = "LISTED_V4";
     pub const LISTED_V6: &str = "LISTED_V6";

@@ -2,6 +2,7 @@
 //!
 //! - [`decode`]: Ethernet frame to TCP segment, one decoder for kernel (pointer pair) and host (slice)
 //! - [`filter`]: what is dropped, over tables that the kernel keeps
+//! - [`bans`]: where it finds a ban
 //! - [`hash`]: connection to bucket
 //! - [`abi`]: map layouts, verdicts and limits
 //! - `packets`: builds frames for tests (feature `packets`)
@@ -14,6 +15,7 @@
 )]
 
 pub mod abi;
+pub mod bans;
 pub mod decode;
 pub mod filter;
 pub mod hash;

@@ -6,20 +6,19 @@
 #![no_std]
 #![no_main]
 
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, sk_action, xdp_action};
+use aya_ebpf::bindings::{sk_action, xdp_action};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
 use aya_ebpf::macros::{map, sk_reuseport, xdp};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{
-    Array, CpuMap, LruHashMap, PerCpuArray, PerCpuHashMap, ReusePortSockArray, RingBuf,
-};
+use aya_ebpf::maps::{Array, CpuMap, LruHashMap, PerCpuArray, ReusePortSockArray, RingBuf};
 use aya_ebpf::programs::{SkReuseportContext, XdpContext};
 
 use ingress_ebpf::abi::{
-    self, BANS_MAX, BUCKETS, Ban, COUNTER_SLOTS, Counts, DROPPED_SLOTS, Enforcement,
-    FIRST_SEEN_SLOTS, INTERFACES_MAX, Listing, Listings, PORTS_MAX, PREFIXES_MAX, SAMPLES_BYTES,
-    SOURCES_MAX, Sample, SourceState, Verdict, blocks, first_seen,
+    self, BUCKETS, COUNTER_SLOTS, Counts, DROPPED_SLOTS, Enforcement, FIRST_SEEN_SLOTS,
+    INTERFACES_MAX, Listing, Listings, PORTS_MAX, PREFIXES_MAX, SAMPLES_BYTES, SOURCES_MAX, Sample,
+    SourceState, Verdict, blocks, first_seen,
 };
+use ingress_ebpf::bans;
 use ingress_ebpf::decode::{Addresses, Miss, Reader, Segment, decode};
 use ingress_ebpf::filter::{self, Policy, Source, Tables};
 use ingress_ebpf::hash;
@@ -33,7 +32,10 @@ static CPUS: CpuMap = CpuMap::with_max_entries(1, 0);
 #[map]
 static WORKERS: ReusePortSockArray = ReusePortSockArray::with_max_entries(1, 0);
 #[map]
-static BANS: PerCpuHashMap<u64, Ban> = PerCpuHashMap::with_max_entries(BANS_MAX, BPF_F_NO_PREALLOC);
+static BANS: Array<bans::Bucket> = Array::with_max_entries(bans::BUCKETS, 0);
+#[map]
+static BAN_PACKETS: PerCpuArray<bans::Packets> =
+    PerCpuArray::with_max_entries(bans::PACKETS_ENTRIES, 0);
 #[map]
 static LISTED_V4: LpmTrie<[u8; 4], Listings> = LpmTrie::with_max_entries(PREFIXES_MAX, 0);
 #[map]
@@ -182,20 +184,20 @@ fn count(ctx: &XdpContext, verdict: Verdict) {
     }
 }
 
-/// Reports the first drop of a source, as far as it is remembered, and one in some of those after it. A ban counts its packets by
-/// itself.
+/// Reports the first drop of a source, as far as it is remembered, and one in some of those after it.
 #[inline(always)]
 fn take_sample(ctx: &XdpContext, segment: &Segment, verdict: Verdict, packets_of_ban: u64) {
     let every = setting(&SAMPLE_EVERY);
     if every == 0 {
         return;
     }
-    let is_sampled = match packets_of_ban {
-        0 => is_sampled(filter::source_key(segment.addresses), every),
-        1 => true,
-        packets => packets & (every - 1) == 0,
-    };
-    if is_sampled {
+    if is_first_drop(filter::source_key(segment.addresses)) {
+        sample(ctx, segment, verdict);
+        return;
+    }
+    // A ban counts its packets by itself.
+    let packets = if packets_of_ban == 0 { add_one(&REPEATED) } else { packets_of_ban };
+    if packets & (every - 1) == 0 {
         sample(ctx, segment, verdict);
     }
 }
@@ -221,17 +223,17 @@ fn sample(ctx: &XdpContext, segment: &Segment, verdict: Verdict) {
 }
 
 #[inline(always)]
-fn is_sampled(source: u64, every: u64) -> bool {
+fn is_first_drop(source: u64) -> bool {
     let slot = hash::slot_of(source) & (DROPPED_SLOTS - 1);
     let Some(last) = DROPPED.get_ptr_mut(slot) else { return false };
     // SAFETY: an aligned word of the map, read and written as one. Other CPUs write it too; the last one stays.
     unsafe {
-        if last.read_volatile() != source {
+        let is_first = last.read_volatile() != source;
+        if is_first {
             last.write_volatile(source);
-            return true;
         }
+        is_first
     }
-    add_one(&REPEATED) & (every - 1) == 0
 }
 
 /// Adds to a per-CPU counter; what it is now.
@@ -245,10 +247,23 @@ fn add_one(counter: &PerCpuArray<u64>) -> u64 {
     }
 }
 
+/// Counts the packet for the ban in this place; how many it is on this CPU.
+#[inline(always)]
+fn count_for_ban(bucket: u32, place: usize) -> u64 {
+    let (entry, at) = bans::counter(bucket, place);
+    let Some(packets) = BAN_PACKETS.get_ptr_mut(entry) else { return 0 };
+    // SAFETY: `at` is below the length of the entry, which is this CPU's.
+    unsafe {
+        let packets = packets.cast::<u64>().add(at);
+        *packets = (*packets).wrapping_add(1);
+        *packets
+    }
+}
+
 /// The maps that the filter looks at, and what it found in them.
 #[derive(Default)]
 struct Maps {
-    /// Of the source's ban, this packet included, on this CPU; 0 without a ban.
+    /// In the place of the source's ban, this one included, on this CPU; 0 without a ban.
     packets_of_ban: u64,
     /// Its place, to be written without looking it up again.
     source: Option<*mut SourceState>,
@@ -257,18 +272,14 @@ struct Maps {
 impl Tables for Maps {
     #[inline(always)]
     fn is_banned(&mut self, source: u64) -> bool {
-        let Some(ban) = BANS.get_ptr_mut(source) else { return false };
-        // SAFETY: the value is this CPU's and stays there until the program returns (RCU). When the daemon writes it meanwhile,
-        // a packet is not counted.
-        unsafe {
-            let [until, packets] = *ban;
-            if until <= now() {
-                return false;
+        for bucket in bans::buckets(source, setting(&HASH_SEED)) {
+            let places = BANS.get(bucket);
+            if let Some(place) = places.and_then(|it| bans::place_in(it, source, now())) {
+                self.packets_of_ban = count_for_ban(bucket, place);
+                return true;
             }
-            self.packets_of_ban = packets.wrapping_add(1);
-            *ban = [until, self.packets_of_ban];
         }
-        true
+        false
     }
 
     #[inline(always)]

@@ -255,6 +255,31 @@ fn a_ban_drops_every_packet_of_its_client_until_it_ends() {
 }
 
 #[test]
+fn bans_of_neighbours_are_told_apart_and_counted_apart() {
+    let Some(mut prefilter) = load(Redirection::Off, &generous()) else { return };
+    let filter = Arc::clone(prefilter.filter());
+    let neighbour =
+        |number: u32| IpAddr::from([198, 18, (number >> 8) as u8, (number & 0xff) as u8]);
+    let lifetime = Duration::from_secs(3_600);
+    for number in 0..2_000 {
+        filter.ban(neighbour(number), lifetime).unwrap();
+    }
+    for number in (0..2_000).step_by(2) {
+        filter.lift_ban(neighbour(number));
+    }
+    for number in 0..2_000 {
+        let frame = from(Frame::v4(25), neighbour(number)).bytes();
+        let is_banned = number % 2 == 1;
+        let expected = if is_banned { dropped(Verdict::Banned) } else { PASSED };
+        assert_eq!(judge(&mut prefilter, &frame), expected, "{number}");
+        assert_eq!(filter.packets_of_ban(neighbour(number)), u64::from(is_banned), "{number}");
+    }
+    filter.lift_ban(neighbour(1));
+    filter.ban(neighbour(1), lifetime).unwrap();
+    assert_eq!(filter.packets_of_ban(neighbour(1)), 0, "a new ban in an old place");
+}
+
+#[test]
 fn an_ipv6_client_is_banned_with_its_network_and_an_ipv4_client_alone() {
     let Some(mut prefilter) = load(Redirection::Off, &generous()) else { return };
     let filter = Arc::clone(prefilter.filter());

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
-use aya::util::nr_cpus;
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use ipnet::IpNet;
 
-use ingress_ebpf::abi::{Ban, Listings, Sample, Verdict, names, sample};
+use ingress_ebpf::abi::{Listings, Sample, Verdict, names, sample};
 use ingress_ebpf::filter::{v4_key, v6_key};
 
+use super::ban_table::BanTable;
 use super::blocks::Blocks;
 use super::clock::Pair;
 use super::error::XdpError;
@@ -23,12 +23,10 @@ use crate::config::{FilterConfig, FilterMode};
 /// The filter of a running program. Shared: every method may be called from any thread.
 pub struct Filter {
     maps: Mutex<Maps>,
-    possible_cpus: usize,
 }
 
-/// Sizes are the object's, but for the bans, of which the daemon decides.
 struct Maps {
-    bans: PerCpuHashMap<MapData, u64, Ban>,
+    bans: BanTable,
     listed_v4: LpmTrie<MapData, [u8; 4], Listings>,
     listed_v6: LpmTrie<MapData, [u8; 16], Listings>,
     blocks_v4: Array<MapData, u64>,
@@ -100,9 +98,10 @@ fn period(per_second: u32) -> u64 {
 }
 
 impl Filter {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, XdpError> {
+    /// `seed`: of the program's hashes.
+    pub(super) fn take(ebpf: &mut Ebpf, seed: u64) -> Result<Self, XdpError> {
         let maps = Maps {
-            bans: take(ebpf, names::BANS)?,
+            bans: BanTable::take(ebpf, seed)?,
             listed_v4: take(ebpf, names::LISTED_V4)?,
             listed_v6: take(ebpf, names::LISTED_V6)?,
             blocks_v4: take(ebpf, names::BLOCKS_V4)?,
@@ -116,13 +115,7 @@ impl Filter {
             lists: Lists::default(),
             blocks: Blocks::default(),
         };
-        let possible_cpus = nr_cpus().map_err(|(file, source)| {
-            XdpError::from_map(
-                "count the CPUs",
-                std::io::Error::new(source.kind(), format!("{file}: {source}")),
-            )
-        })?;
-        Ok(Self { maps: Mutex::new(maps), possible_cpus })
+        Ok(Self { maps: Mutex::new(maps) })
     }
 
     /// Reckons with what the program's clock said at its last beat. To be called right behind it.
@@ -138,35 +131,22 @@ impl Filter {
     /// Drops all packets of the client for so long. An IPv6 client is its network of /64.
     ///
     /// # Errors
-    /// [`XdpError::Map`] when there are too many bans.
+    /// [`XdpError::TooManyBans`] when there is no place for it.
     pub fn ban(&self, client: IpAddr, lifetime: Duration) -> Result<(), XdpError> {
         let lifetime = u64::try_from(lifetime.as_nanos()).unwrap_or(u64::MAX);
-        let map_error = |error| XdpError::from_map("ban a client", error);
         let mut maps = self.maps();
         let until = maps.clock.now().saturating_add(lifetime);
-        let key = key_of(client);
-        let mut values = maps.bans.get(&key, 0).map_or_else(
-            |_unknown| vec![[0, 0]; self.possible_cpus],
-            |known| known.iter().copied().collect(),
-        );
-        for value in &mut values {
-            value[0] = until;
-        }
-        let values = PerCpuValues::try_from(values)
-            .map_err(|error| XdpError::from_map("ban a client", error))?;
-        maps.bans.insert(key, values, 0).map_err(map_error)
+        maps.bans.ban(key_of(client), until)
     }
 
     /// Ends a ban, if there is one.
     pub fn lift_ban(&self, client: IpAddr) {
-        // What is not there is lifted.
-        let _ = self.maps().bans.remove(&key_of(client));
+        self.maps().bans.lift(key_of(client));
     }
 
     /// Packets that the ban of this client has dropped.
     pub fn packets_of_ban(&self, client: IpAddr) -> u64 {
-        let values = self.maps().bans.get(&key_of(client), 0);
-        values.map_or(0, |values| values.iter().map(|[_, packets]| packets).sum())
+        self.maps().bans.packets(key_of(client))
     }
 
     /// Puts these lists in force in place of the ones before, all at once. Costs a system call for each prefix of both.

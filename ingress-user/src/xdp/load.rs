@@ -110,7 +110,7 @@ impl Prefilter {
         }
         let mut ebpf = loader.load(object).map_err(XdpError::from_object)?;
         let counters = Counters::take(&mut ebpf)?;
-        let filter = Arc::new(Filter::take(&mut ebpf)?);
+        let filter = Arc::new(Filter::take(&mut ebpf, *hash_seed())?);
         let mut buckets = Buckets::take(&mut ebpf)?;
         if let Redirection::Cpus(cpus) = redirection {
             buckets.deal(cpus)?;
@@ -322,7 +322,8 @@ fn loader<'a>() -> EbpfLoader<'a> {
 
 /// The filter's maps at their smallest, where nobody looks at them.
 fn without_filter<'l, 'a>(loader: &'l mut EbpfLoader<'a>) -> &'l mut EbpfLoader<'a> {
-    for map in [names::BANS, names::SOURCES, names::FIRST_SEEN, names::DROPPED] {
+    for map in [names::BANS, names::BAN_PACKETS, names::SOURCES, names::FIRST_SEEN, names::DROPPED]
+    {
         loader.map_max_entries(map, 1);
     }
     loader

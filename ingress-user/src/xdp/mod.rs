@@ -8,12 +8,14 @@
 //! - [`Filter`]: bans, lists and samples of the loaded program; `lists`: how one set of networks is exchanged for another
 //! - [`DenyLists`]: lists from files; [`SampleFeed`]: dropped packets for the log and for people
 //! - [`check`]: whether XDP will work on an interface, told without attaching
+//! - `ban_table`: where a ban stands in the kernel's map
 //! - `clock`: what time it is for the program
 //! - `load`: object to kernel; `maps`: typed handles, the only place that knows the maps
 //!
 //! Everything hangs on file descriptors of this process: when it dies, however it dies, the kernel detaches the
 //! programs and the host goes on without them.
 
+mod ban_table;
 mod blocks;
 pub mod check;
 mod clock;
