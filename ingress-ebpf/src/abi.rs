@@ -90,7 +90,7 @@ pub mod names {
     pub const PREFILTER: &str = "prefilter";
     /// XDP program that drops everything, for measurements.
     pub const BASELINE: &str = "baseline";
-    /// XDP program that writes the time into [`BEAT`], for the daemon.
+    /// XDP program that writes the time into [`BEAT`]: the daemon's sign of life, and its look at the program's clock.
     pub const BEAT_PROGRAM: &str = "beat";
     /// sk_reuseport program.
     pub const SELECT_WORKER: &str = "select_worker";
@@ -130,9 +130,11 @@ pub mod names {
     pub const SAMPLES_LOST: &str = "SAMPLES_LOST";
     /// Ring of [`Sample`](super::Sample).
     pub const SAMPLES: &str = "SAMPLES";
-    /// Array of one u64: what the program's clock said when the daemon asked last.
+    /// Array of one u64: what the program's clock said at the daemon's last heartbeat; 0: there was none.
     pub const BEAT: &str = "BEAT";
 
+    /// Read-only global `u64`: nanoseconds after a heartbeat, after which there is no daemon.
+    pub const HEARTBEAT_TIMEOUT: &str = "HEARTBEAT_TIMEOUT";
     /// Read-only global `u64`: nanoseconds of a tick of the program's clock.
     pub const TICK: &str = "TICK";
     /// Read-only global `[u32; INTERFACES_MAX]`: interface indexes, 0 is an empty slot.
@@ -202,20 +204,22 @@ pub enum Verdict {
     Steered = 3,
     /// A SYN from a network of the allow list: passed or redirected.
     Allowed = 4,
+    /// For one of our listeners, while the daemon gives no sign of life: passed unseen, on the CPU it came to.
+    Unattended = 5,
     /// Flags that no stack sends together: dropped, and so are those below.
-    BadFlags = 5,
-    Banned = 6,
-    Denied = 7,
+    BadFlags = 6,
+    Banned = 7,
+    Denied = 8,
     /// A SYN with more data than allowed.
-    SynPayload = 8,
+    SynPayload = 9,
     /// A SYN of a source that opens connections faster than allowed.
-    OverBudget = 9,
+    OverBudget = 10,
     /// A SYN of a source that has not proved to be there, while there are too many.
-    UnderPressure = 10,
+    UnderPressure = 11,
 }
 
 impl Verdict {
-    pub const COUNT: u32 = 11;
+    pub const COUNT: u32 = 12;
 
     /// Every verdict, in the order of its number.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -224,6 +228,7 @@ impl Verdict {
         Self::Passed,
         Self::Steered,
         Self::Allowed,
+        Self::Unattended,
         Self::BadFlags,
         Self::Banned,
         Self::Denied,
@@ -246,6 +251,7 @@ impl Verdict {
             Self::Passed => "passed",
             Self::Steered => "steered",
             Self::Allowed => "allowed",
+            Self::Unattended => "unattended",
             Self::BadFlags => "bad_flags",
             Self::Banned => "banned",
             Self::Denied => "denied",

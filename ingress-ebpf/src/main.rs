@@ -74,6 +74,8 @@ static INTERFACES: [u32; INTERFACES_MAX] = [0; INTERFACES_MAX];
 #[unsafe(no_mangle)]
 static TICK: u64 = 0;
 #[unsafe(no_mangle)]
+static HEARTBEAT_TIMEOUT: u64 = 0;
+#[unsafe(no_mangle)]
 static ENFORCEMENT: u32 = 0;
 #[unsafe(no_mangle)]
 static SYN_PAYLOAD_BYTES_MAX: u32 = 0;
@@ -114,6 +116,10 @@ fn prefilter(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn judge(ctx: &XdpContext, segment: &Segment) -> (Verdict, u32) {
+    let beat = BEAT.get(0).copied().unwrap_or(0);
+    if !filter::is_attended(beat, now(), setting(&HEARTBEAT_TIMEOUT)) {
+        return (Verdict::Unattended, xdp_action::XDP_PASS);
+    }
     let enforcement = setting(&ENFORCEMENT);
     let mut verdict = Verdict::Passed;
     if enforcement != OFF {
@@ -139,7 +145,7 @@ fn baseline(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
-/// Notes the time for the daemon, which has no other way to it. Run by BPF_PROG_TEST_RUN, never attached.
+/// Notes the time: that the daemon is there, and what the clock says, which it has no other way to learn. Run by BPF_PROG_TEST_RUN, never attached.
 #[xdp]
 fn beat(_ctx: XdpContext) -> u32 {
     if let Some(beat) = BEAT.get_ptr_mut(0) {

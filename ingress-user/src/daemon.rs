@@ -96,6 +96,7 @@ impl Daemon {
         let control = control::bind(&config.control)?;
         let mta_sts = BoundMtaSts::bind(&config.mta_sts.listen)?;
         let data_plane = Arc::new(start_data_plane(&config, &groups, runtime)?);
+        runtime.spawn(xdp::beat(Arc::clone(&data_plane), config.xdp.heartbeat_timeout));
         let filter = start_filter(&config, &data_plane, runtime);
 
         let metrics = Arc::new(Metrics::new(&config.worker_cpus));

@@ -10,6 +10,7 @@ use ingress_ebpf::abi::{BUCKETS, PORTS_MAX, Verdict};
 use ingress_ebpf::decode::{Miss, decode};
 use ingress_ebpf::packets::{Extension, Frame, Network, Tag};
 use ingress_user::config::{FilterConfig, FilterMode};
+use ingress_user::worker::clock::Now;
 use ingress_user::xdp::{self, Action, Lists, Prefilter, Redirection, Setup, XdpError};
 
 const PORTS: [u16; 2] = [25, 465];
@@ -22,12 +23,24 @@ fn prefilter(redirection: Redirection<'_>) -> Option<Prefilter> {
     load(redirection, &FilterConfig { mode: FilterMode::Off, ..FilterConfig::default() })
 }
 
+/// Longer than any test.
+const HOUR: Duration = Duration::from_secs(3_600);
+
 fn load(redirection: Redirection<'_>, filter: &FilterConfig) -> Option<Prefilter> {
+    load_attended(redirection, filter, HOUR)
+}
+
+fn load_attended(
+    redirection: Redirection<'_>,
+    filter: &FilterConfig,
+    heartbeat_timeout: Duration,
+) -> Option<Prefilter> {
     let Some(object) = xdp::object() else {
         println!("skipped: {}", XdpError::NoObject);
         return None;
     };
-    match Prefilter::load(object, Setup { ports: &PORTS, interfaces: &[], redirection, filter }) {
+    let setup = Setup { ports: &PORTS, interfaces: &[], redirection, heartbeat_timeout, filter };
+    match Prefilter::load(object, setup) {
         Ok(prefilter) => Some(prefilter),
         Err(error @ XdpError::NotPermitted { .. }) => {
             println!("skipped: {error}");
@@ -255,6 +268,33 @@ fn a_ban_drops_every_packet_of_its_client_until_it_ends() {
 }
 
 #[test]
+fn a_filter_without_a_daemon_passes_everything() {
+    // Long enough for a heartbeat and a packet, on a busy machine too.
+    let timeout = Duration::from_secs(2);
+    let Some(mut prefilter) = load_attended(Redirection::Cpus(&[0]), &generous(), timeout) else {
+        return;
+    };
+    let banned = Frame::v4(25);
+    prefilter.filter().ban(source(&banned), HOUR).unwrap();
+    prefilter.beat().unwrap();
+    assert_eq!(judge(&mut prefilter, &banned.bytes()), dropped(Verdict::Banned));
+    let deadline = Now::read().monotonic + 10 * timeout;
+    while judge(&mut prefilter, &banned.bytes()) == dropped(Verdict::Banned) {
+        assert!(Now::read().monotonic < deadline, "the filter goes on without a daemon");
+    }
+    const UNATTENDED: (Action, &str) = (Action::Pass, Verdict::Unattended.name());
+    for frame in ours() {
+        for flags in [SYN, ACK, 0] {
+            let verdict = judge(&mut prefilter, &flagged(frame.clone(), flags));
+            assert_eq!(verdict, UNATTENDED, "{frame:?} {flags:#x}");
+        }
+    }
+    assert_eq!(judge(&mut prefilter, &Frame::v4(22).bytes()), NOT_OURS);
+    assert!(prefilter.beat().unwrap() > timeout);
+    assert_eq!(judge(&mut prefilter, &banned.bytes()), dropped(Verdict::Banned), "it is back");
+}
+
+#[test]
 fn bans_of_neighbours_are_told_apart_and_counted_apart() {
     let Some(mut prefilter) = load(Redirection::Off, &generous()) else { return };
     let filter = Arc::clone(prefilter.filter());
@@ -456,6 +496,7 @@ fn more_ports_than_slots_are_refused() {
         ports: &ports[..count],
         interfaces: &[],
         redirection: Redirection::Off,
+        heartbeat_timeout: HOUR,
         filter: &filter,
     };
     let refused = |count| match Prefilter::load(&[], setup(count)) {

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use super::{FilterConfig, FilterMode, Limits, MtaStsConfig, PolicyMode, SpoolConfig};
+use super::{
+    FilterConfig, FilterMode, Limits, MtaStsConfig, PolicyMode, SpoolConfig, SteeringMode,
+    XdpConfig, XdpMode,
+};
 
 /// The values named in the documentation of each field.
 impl Default for Limits {
@@ -32,6 +35,19 @@ impl Default for Limits {
 impl Default for SpoolConfig {
     fn default() -> Self {
         Self { segment_bytes_max: 64 << 20, submissions_max: 1_024, batch_messages_max: 256 }
+    }
+}
+
+/// The values named in the documentation of each field.
+impl Default for XdpConfig {
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            mode: XdpMode::Auto,
+            steering: SteeringMode::Auto,
+            heartbeat_timeout: Duration::from_secs(10),
+            filter: FilterConfig::default(),
+        }
     }
 }
 

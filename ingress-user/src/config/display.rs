@@ -38,6 +38,7 @@ impl From<&Config> for file::File {
                 interfaces: config.xdp.interfaces.clone(),
                 mode: Some(config.xdp.mode),
                 steering: Some(config.xdp.steering),
+                heartbeat_timeout: Some(DurationText(config.xdp.heartbeat_timeout)),
                 filter: (&config.xdp.filter).into(),
             },
             bans: (&config.bans).into(),

@@ -167,6 +167,7 @@ pub(super) struct Xdp {
     pub(super) interfaces: Vec<String>,
     pub(super) mode: Option<XdpMode>,
     pub(super) steering: Option<SteeringMode>,
+    pub(super) heartbeat_timeout: Option<DurationText>,
     #[serde(default)]
     pub(super) filter: Filter,
 }

@@ -173,10 +173,13 @@ pub enum DeliveryConfig {
 
 #[derive(Debug, Clone)]
 pub struct XdpConfig {
-    /// Empty: XDP is off.
+    /// Empty, which is the default: XDP is off.
     pub interfaces: Vec<String>,
+    /// Default `auto`, as of the next.
     pub mode: XdpMode,
     pub steering: SteeringMode,
+    /// So long after its last sign of life the daemon counts as gone, and XDP passes every packet. Default 10 s.
+    pub heartbeat_timeout: Duration,
     pub filter: FilterConfig,
 }
 

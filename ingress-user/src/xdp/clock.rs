@@ -4,6 +4,8 @@
 //! what has gone by on its own clock: the kernel moves jiffies by the monotonic clock (tick_do_update_jiffies64 in
 //! kernel/time/tick-sched.c), neither counts a suspended machine, and each heartbeat pairs the two anew.
 
+use std::time::Duration;
+
 use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
 
 /// What the program's clock said, and what the daemon's did then. In nanoseconds.
@@ -17,6 +19,11 @@ impl Pair {
     /// To be called after the program has said `program`.
     pub(super) fn with(program: u64) -> Self {
         Self { program, monotonic: monotonic() }
+    }
+
+    /// From then until the program's clock says `program`.
+    pub(super) fn until(self, program: u64) -> Duration {
+        Duration::from_nanos(program.saturating_sub(self.program))
     }
 
     /// What the program's clock says now, or up to a tick less: it was up to a tick behind when it was asked, and a ban without a

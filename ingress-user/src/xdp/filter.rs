@@ -118,14 +118,16 @@ impl Filter {
         Ok(Self { maps: Mutex::new(maps) })
     }
 
-    /// Reckons with what the program's clock said at its last beat. To be called right behind it.
-    pub(super) fn read_clock(&self) -> Result<(), XdpError> {
+    /// Reckons with what the program's clock said at its last beat. To be called right behind it. How long that was after the one before,
+    /// which is very long for the first.
+    pub(super) fn read_clock(&self) -> Result<Duration, XdpError> {
         let mut maps = self.maps();
         let read = maps.beat.get(&0, 0);
         let program =
             read.map_err(|error| XdpError::from_map("read the program's clock", error))?;
+        let since = maps.clock.until(program);
         maps.clock = Pair::with(program);
-        Ok(())
+        Ok(since)
     }
 
     /// Drops all packets of the client for so long. An IPv6 client is its network of /64.

@@ -68,6 +68,8 @@ pub struct Setup<'a> {
     /// Indexes of the interfaces, in the order in which they are counted.
     pub interfaces: &'a [u32],
     pub redirection: Redirection<'a>,
+    /// After a [`beat`](Prefilter::beat); then every packet passes.
+    pub heartbeat_timeout: Duration,
     pub filter: &'a FilterConfig,
 }
 
@@ -85,11 +87,12 @@ impl Prefilter {
     /// # Errors
     /// [`XdpError`], of which [`XdpError::NotPermitted`] is the usual one.
     pub fn load(object: &[u8], setup: Setup<'_>) -> Result<Self, XdpError> {
-        let Setup { ports, interfaces, redirection, filter } = setup;
+        let Setup { ports, interfaces, redirection, heartbeat_timeout, filter } = setup;
         let port_slots = port_slots(ports)?;
         let interface_slots = interface_slots(interfaces)?;
         let steer = u32::from(matches!(redirection, Redirection::Cpus(_)));
         let tick = clock::tick();
+        let heartbeat_timeout = u64::try_from(heartbeat_timeout.as_nanos()).unwrap_or(u64::MAX);
         let globals = Globals::of(filter);
         let mut loader = loader();
         loader
@@ -98,6 +101,7 @@ impl Prefilter {
             .override_global(names::STEER, &steer, true)
             .override_global(names::INTERFACES, &interface_slots[..], true)
             .override_global(names::TICK, &tick, true)
+            .override_global(names::HEARTBEAT_TIMEOUT, &heartbeat_timeout, true)
             .override_global(names::ENFORCEMENT, &globals.enforcement, true)
             .override_global(names::SYN_PAYLOAD_BYTES_MAX, &globals.syn_payload_bytes_max, true)
             .override_global(names::SOURCE_PERIOD, &globals.source_period, true)
@@ -120,15 +124,16 @@ impl Prefilter {
             program.load().map_err(|error| XdpError::from_load(name, error))?;
         }
         let prefilter = Self { ebpf, counters, buckets: Mutex::new(buckets), filter };
+        // Before it is attached, so that it never passes what it is to drop.
         prefilter.beat()?;
         Ok(prefilter)
     }
 
-    /// Has the program note its time, and the filter reckon with that.
+    /// A sign of life: has the program note its time, and the filter reckon with that. How long it was since the last one.
     ///
     /// # Errors
     /// [`XdpError`], when the kernel does not run `beat` (BPF_PROG_TEST_RUN).
-    pub fn beat(&self) -> Result<(), XdpError> {
+    pub fn beat(&self) -> Result<Duration, XdpError> {
         let name = names::BEAT_PROGRAM;
         let beat: &Xdp = self
             .ebpf
@@ -193,7 +198,8 @@ impl Prefilter {
         if link.is_none() {
             tracing::warn!(
                 interface,
-                "attached by netlink, because the kernel refused a bpf_link: the program stays when the daemon ends; \
+                "attached by netlink, because the kernel refused a bpf_link: the program stays when the daemon ends, and passes \
+                 everything from xdp.heartbeat_timeout later on; \
                  `ip link set dev {interface} xdp off` removes it"
             );
         }

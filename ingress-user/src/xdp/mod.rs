@@ -9,11 +9,13 @@
 //! - [`DenyLists`]: lists from files; [`SampleFeed`]: dropped packets for the log and for people
 //! - [`check`]: whether XDP will work on an interface, told without attaching
 //! - `ban_table`: where a ban stands in the kernel's map
+//! - [`beat`]: the daemon's sign of life, without which the program passes everything
 //! - `clock`: what time it is for the program
 //! - `load`: object to kernel; `maps`: typed handles, the only place that knows the maps
 //!
 //! Everything hangs on file descriptors of this process: when it dies, however it dies, the kernel detaches the
-//! programs and the host goes on without them.
+//! programs and the host goes on without them. Where they stay (an attachment by netlink), or the process stands still, they pass
+//! every packet after a while.
 
 mod ban_table;
 mod blocks;
@@ -22,6 +24,7 @@ mod clock;
 mod deny;
 mod error;
 mod filter;
+mod heartbeat;
 mod lists;
 mod load;
 mod maps;
@@ -34,6 +37,7 @@ mod telemetry;
 pub use deny::{DenyError, DenyLists, InForce, watch_lists};
 pub use error::XdpError;
 pub use filter::{DroppedPacket, Filter};
+pub use heartbeat::beat;
 pub use lists::{ListFile, Lists};
 pub use load::{Action, Prefilter, Redirection, Setup};
 pub use object::object;

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::XdpConfig;
 use crate::nic::Survey;
@@ -97,6 +98,12 @@ impl DataPlane {
         }
     }
 
+    /// A sign of life for the program, without which it passes every packet. How long it was since the last one; none where XDP
+    /// is not in use.
+    pub(super) fn beat(&self) -> Option<Result<Duration, XdpError>> {
+        self.prefilter.as_ref().map(Prefilter::beat)
+    }
+
     /// The filter, where XDP is in use.
     pub fn filter(&self) -> Option<&Arc<Filter>> {
         self.prefilter.as_ref().map(Prefilter::filter)
@@ -135,7 +142,13 @@ fn attach_all(
     let object = object().ok_or(XdpError::NoObject)?;
     let indexes =
         config.interfaces.iter().map(|name| index_of(name)).collect::<Result<Vec<_>, _>>()?;
-    let setup = Setup { ports, interfaces: &indexes, redirection, filter: &config.filter };
+    let setup = Setup {
+        ports,
+        interfaces: &indexes,
+        redirection,
+        heartbeat_timeout: config.heartbeat_timeout,
+        filter: &config.filter,
+    };
     let mut prefilter = Prefilter::load(object, setup)?;
     let attached = config
         .interfaces

@@ -93,7 +93,6 @@ pub(super) fn without_xdp(steering: SteeringMode) -> Tier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::FilterConfig;
 
     #[test]
     fn queues_are_enough_where_each_worker_has_one_and_nothing_else_is_asked_for() {
@@ -106,12 +105,7 @@ mod tests {
     }
 
     fn config(mode: XdpMode, steering: SteeringMode) -> XdpConfig {
-        XdpConfig {
-            interfaces: vec!["eth0".into()],
-            mode,
-            steering,
-            filter: FilterConfig::default(),
-        }
+        XdpConfig { interfaces: vec!["eth0".into()], mode, steering, ..XdpConfig::default() }
     }
 
     fn planned(mode: XdpMode, steering: SteeringMode) -> Plan {

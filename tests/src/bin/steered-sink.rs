@@ -8,12 +8,13 @@ use std::env;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use ingress_tests::netns;
-use ingress_user::config::{FilterConfig, SteeringMode, XdpConfig, XdpMode};
+use ingress_user::config::{SteeringMode, XdpConfig, XdpMode};
 use ingress_user::nic::Survey;
 use ingress_user::xdp::{DataPlane, InterfaceTelemetry, Tier};
 
@@ -43,7 +44,9 @@ fn serve(mode: &str, steering: &str, address: &str, cpus: &[&str]) -> Result<()>
         interfaces: vec![netns::INTERFACE.into()],
         mode: parse_mode(mode)?,
         steering: parse_steering(steering)?,
-        filter: FilterConfig::default(),
+        // It gives no sign of life but the first, and no test is longer.
+        heartbeat_timeout: Duration::from_secs(3_600),
+        ..XdpConfig::default()
     };
     let address: SocketAddr = address.parse()?;
     let cpus: Vec<usize> = cpus.iter().map(|cpu| cpu.parse()).collect::<Result<_, _>>()?;

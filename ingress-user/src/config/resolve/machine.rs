@@ -1,6 +1,7 @@
 //! What depends on the hardware: CPUs and network interfaces.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::super::error::ConfigError;
 use super::super::file;
@@ -17,6 +18,9 @@ const INTERFACES_MAX: usize = ingress_ebpf::abi::INTERFACES_MAX;
 /// Events a second; 0 is no limit. No CPU sees more.
 const RATE: RangeInclusive<u64> = 0..=100_000_000;
 const BURST: RangeInclusive<u64> = 1..=100_000_000;
+/// A heartbeat comes every second. After an hour nobody waits for the daemon any more.
+const HEARTBEAT_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_secs(2)..=Duration::from_secs(3_600);
 /// A SYN is one packet.
 const SYN_PAYLOAD_BYTES: RangeInclusive<u64> = 0..=65_535;
 
@@ -91,8 +95,9 @@ pub(super) fn xdp(at: &Place<'_, '_>, file: file::Xdp) -> Result<XdpConfig, Conf
             return Err(source.problem(&key, "each interface once"));
         }
     }
-    let mode = file.mode.unwrap_or(XdpMode::Auto);
-    let steering = file.steering.unwrap_or(SteeringMode::Auto);
+    let d = XdpConfig::default();
+    let mode = file.mode.unwrap_or(d.mode);
+    let steering = file.steering.unwrap_or(d.steering);
     if matches!(mode, XdpMode::Native | XdpMode::Generic) && file.interfaces.is_empty() {
         let expected = "the interfaces to attach to, since a mode is demanded";
         return Err(source.problem("xdp.interfaces", expected));
@@ -106,8 +111,15 @@ pub(super) fn xdp(at: &Place<'_, '_>, file: file::Xdp) -> Result<XdpConfig, Conf
         let expected = format!("at most {INTERFACES_MAX} interfaces");
         return Err(at.source.problem("xdp.interfaces", expected));
     }
+    let section = Section { source, name: "xdp" };
+    let heartbeat_timeout = section.duration_in(
+        "heartbeat_timeout",
+        file.heartbeat_timeout,
+        HEARTBEAT_TIMEOUT,
+        d.heartbeat_timeout,
+    )?;
     let filter = filter(at, &file.filter)?;
-    Ok(XdpConfig { interfaces: file.interfaces, mode, steering, filter })
+    Ok(XdpConfig { interfaces: file.interfaces, mode, steering, heartbeat_timeout, filter })
 }
 
 fn filter(at: &Place<'_, '_>, file: &file::Filter) -> Result<FilterConfig, ConfigError> {

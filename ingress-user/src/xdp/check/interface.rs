@@ -193,7 +193,7 @@ const DRIVERS: [&str; 22] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{FilterConfig, XdpConfig};
+    use crate::config::XdpConfig;
     use crate::nic::{AttachedProgram, Channels, Offload, Queue, Settings};
 
     fn nic(features: Option<XdpFeatures>) -> Nic {
@@ -221,12 +221,7 @@ mod tests {
 
     /// What is not ok.
     fn found(nic: &Nic, program: Option<&str>, change: fn(&mut XdpConfig)) -> Vec<Finding> {
-        let mut xdp = XdpConfig {
-            interfaces: vec!["eth0".into()],
-            mode: XdpMode::Auto,
-            steering: SteeringMode::Auto,
-            filter: FilterConfig::default(),
-        };
+        let mut xdp = XdpConfig { interfaces: vec!["eth0".into()], ..XdpConfig::default() };
         change(&mut xdp);
         let subject = Subject { xdp: &xdp, workers: &[0, 1, 2], ports: &[25] };
         let tier = super::super::expected_tier(&xdp, false);

@@ -149,8 +149,13 @@ fn trial(subject: &Subject<'_>, tier: Tier, interfaces: &[u32]) -> Finding {
         Tier::Cpumap => Redirection::Cpus(subject.workers),
         Tier::Queues | Tier::IncomingCpu | Tier::None => Redirection::Off,
     };
-    let filter = &subject.xdp.filter;
-    let setup = Setup { ports: subject.ports, interfaces, redirection, filter };
+    let setup = Setup {
+        ports: subject.ports,
+        interfaces,
+        redirection,
+        heartbeat_timeout: subject.xdp.heartbeat_timeout,
+        filter: &subject.xdp.filter,
+    };
     let loaded = object().ok_or(XdpError::NoObject).and_then(|it| Prefilter::load(it, setup));
     match loaded {
         Ok(_prefilter) => Finding::ok("program", "the kernel's verifier accepts it"),
@@ -241,15 +246,9 @@ impl Display for Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{FilterConfig, SteeringMode};
 
     fn tier(mode: XdpMode, state: State) -> Option<Tier> {
-        let config = XdpConfig {
-            interfaces: vec!["eth0".into()],
-            mode,
-            steering: SteeringMode::Auto,
-            filter: FilterConfig::default(),
-        };
+        let config = XdpConfig { interfaces: vec!["eth0".into()], mode, ..XdpConfig::default() };
         result(&config, steering::plan(&config, false), &[Finding::new("a", state, "b")]).0
     }
 
