@@ -72,6 +72,8 @@ fn load(prefixes: u32) -> Result<Prefilter> {
         ports: &[25, 465],
         interfaces: &[],
         redirection: Redirection::Cpus(&[0]),
+        // Longer than any measurement.
+        heartbeat_timeout: Duration::from_secs(3_600),
         filter: &filter,
     };
     let prefilter = Prefilter::load(object, setup)?;

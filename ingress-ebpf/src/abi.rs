@@ -28,10 +28,7 @@ pub const COUNTER_SLOTS: u32 = INTERFACES_MAX as u32 * QUEUES_MAX;
 /// Packets of one interface, queue and CPU, by verdict.
 pub type Counts = [u64; Verdict::COUNT as usize];
 
-/// A ban: when it ends, in nanoseconds of `CLOCK_MONOTONIC`, and the packets that it has dropped, of each CPU.
-pub type Ban = [u64; 2];
-
-/// Sources that can be banned at a time, by default. The daemon sets the map's size.
+/// Sources that can be banned at a time.
 pub const BANS_MAX: u32 = 65_536;
 
 /// Prefixes of the lists, of each family.
@@ -91,7 +88,7 @@ pub const DROPPED_SLOTS: u32 = 1 << 16;
 /// Octets of the ring of samples.
 pub const SAMPLES_BYTES: u32 = 256 << 10;
 
-/// A dropped packet: time in nanoseconds of `CLOCK_MONOTONIC`; source address, two halves, IPv4 as IPv4-mapped IPv6; and the rest
+/// A dropped packet: time in nanoseconds of the program's clock; source address, two halves, IPv4 as IPv4-mapped IPv6; and the rest
 /// as [`sample::pack`] puts it.
 pub type Sample = [u64; 4];
 
@@ -106,6 +103,8 @@ pub mod names {
     /// Its read-only globals `u32`: index of the interface to send on; how many source addresses, 0: all.
     pub const FLOOD_INTERFACE: &str = "FLOOD_INTERFACE";
     pub const FLOOD_SOURCES: &str = "FLOOD_SOURCES";
+    /// XDP program that writes the time into [`BEAT`]: the daemon's sign of life, and its look at the program's clock.
+    pub const BEAT_PROGRAM: &str = "beat";
     /// sk_reuseport program.
     pub const SELECT_WORKER: &str = "select_worker";
 
@@ -120,8 +119,10 @@ pub mod names {
     /// Array of listening sockets, indexed by CPU number. Sized by the daemon.
     pub const WORKERS: &str = "WORKERS";
 
-    /// Per-CPU hash of [`source_key`](crate::filter::source_key) to [`Ban`](super::Ban).
+    /// Array of [`Bucket`](crate::bans::Bucket) of [`source_key`](crate::filter::source_key)s.
     pub const BANS: &str = "BANS";
+    /// Per-CPU array of [`Packets`](crate::bans::Packets): dropped for the ban in a place, those before it included.
+    pub const BAN_PACKETS: &str = "BAN_PACKETS";
     /// LPM tries of network-order addresses to [`Listings`](super::Listings).
     pub const LISTED_V4: &str = "LISTED_V4";
     pub const LISTED_V6: &str = "LISTED_V6";
@@ -144,7 +145,13 @@ pub mod names {
     pub const SAMPLES_LOST: &str = "SAMPLES_LOST";
     /// Ring of [`Sample`](super::Sample).
     pub const SAMPLES: &str = "SAMPLES";
+    /// Array of one u64: what the program's clock said at the daemon's last heartbeat; 0: there was none.
+    pub const BEAT: &str = "BEAT";
 
+    /// Read-only global `u64`: nanoseconds after a heartbeat, after which there is no daemon.
+    pub const HEARTBEAT_TIMEOUT: &str = "HEARTBEAT_TIMEOUT";
+    /// Read-only global `u64`: nanoseconds of a tick of the program's clock.
+    pub const TICK: &str = "TICK";
     /// Read-only global `[u32; INTERFACES_MAX]`: interface indexes, 0 is an empty slot.
     pub const INTERFACES: &str = "INTERFACES";
     /// Read-only global `u32`: [`Enforcement`](super::Enforcement).
@@ -212,20 +219,22 @@ pub enum Verdict {
     Steered = 3,
     /// A SYN from a network of the allow list: passed or redirected.
     Allowed = 4,
+    /// For one of our listeners, while the daemon gives no sign of life: passed unseen, on the CPU it came to.
+    Unattended = 5,
     /// Flags that no stack sends together: dropped, and so are those below.
-    BadFlags = 5,
-    Banned = 6,
-    Denied = 7,
+    BadFlags = 6,
+    Banned = 7,
+    Denied = 8,
     /// A SYN with more data than allowed.
-    SynPayload = 8,
+    SynPayload = 9,
     /// A SYN of a source that opens connections faster than allowed.
-    OverBudget = 9,
+    OverBudget = 10,
     /// A SYN of a source that has not proved to be there, while there are too many.
-    UnderPressure = 10,
+    UnderPressure = 11,
 }
 
 impl Verdict {
-    pub const COUNT: u32 = 11;
+    pub const COUNT: u32 = 12;
 
     /// Every verdict, in the order of its number.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -234,6 +243,7 @@ impl Verdict {
         Self::Passed,
         Self::Steered,
         Self::Allowed,
+        Self::Unattended,
         Self::BadFlags,
         Self::Banned,
         Self::Denied,
@@ -256,6 +266,7 @@ impl Verdict {
             Self::Passed => "passed",
             Self::Steered => "steered",
             Self::Allowed => "allowed",
+            Self::Unattended => "unattended",
             Self::BadFlags => "bad_flags",
             Self::Banned => "banned",
             Self::Denied => "denied",

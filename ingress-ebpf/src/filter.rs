@@ -54,6 +54,14 @@ pub trait Tables {
     fn set_first_seen(&mut self, connection: u64, at: u64);
 }
 
+/// Whether the daemon has given a sign of life within `timeout` nanoseconds: `beat` is the last one, 0 where there was none. A filter
+/// that nobody attends to judges nothing.
+#[inline(always)]
+pub fn is_attended(beat: u64, now: u64, timeout: u64) -> bool {
+    // Another CPU may have seen the next tick already.
+    beat != 0 && now.saturating_sub(beat) <= timeout
+}
+
 /// The verdict on a segment for one of our ports: [`Verdict::Passed`] where nothing speaks against it.
 #[inline(always)]
 pub fn judge<T: Tables>(segment: &Segment, tables: &mut T) -> Verdict {

@@ -25,6 +25,13 @@ pub fn slot_of(source: u64) -> u32 {
     (mix(0, source) >> u32::BITS) as u32
 }
 
+/// Two hashes of a source, of which the top bits are to be used.
+#[inline(always)]
+pub fn two_of(source: u64, seed: u64) -> [u64; 2] {
+    let first = mix(seed, source);
+    [first, mix(seed, first)]
+}
+
 /// Hash of the 4-tuple. Both ends of the kernel's life of a connection (SYN, data, FIN) see the same 4-tuple and thus the same bucket.
 #[inline(always)]
 pub fn connection(segment: &Segment, seed: u64) -> u64 {

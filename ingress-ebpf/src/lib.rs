@@ -2,6 +2,7 @@
 //!
 //! - [`decode`]: Ethernet frame to TCP segment, one decoder for kernel (pointer pair) and host (slice)
 //! - [`filter`]: what is dropped, over tables that the kernel keeps
+//! - [`bans`]: where it finds a ban
 //! - [`flood`]: the packets of a benchmark
 //! - [`hash`]: connection to bucket
 //! - [`steer`]: bucket to CPU, while buckets move and open connections stay
@@ -16,6 +17,7 @@
 )]
 
 pub mod abi;
+pub mod bans;
 pub mod decode;
 pub mod filter;
 pub mod flood;

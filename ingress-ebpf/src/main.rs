@@ -10,18 +10,19 @@
 mod measure;
 mod redirect;
 
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, sk_action, xdp_action};
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns};
+use aya_ebpf::bindings::{sk_action, xdp_action};
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
 use aya_ebpf::macros::{map, sk_reuseport, xdp};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, PerCpuHashMap, ReusePortSockArray, RingBuf};
+use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, ReusePortSockArray, RingBuf};
 use aya_ebpf::programs::{SkReuseportContext, XdpContext};
 
 use ingress_ebpf::abi::{
-    self, BANS_MAX, Ban, COUNTER_SLOTS, Counts, DROPPED_SLOTS, Enforcement, FIRST_SEEN_SLOTS,
-    INTERFACES_MAX, Listing, Listings, PORTS_MAX, PREFIXES_MAX, SAMPLES_BYTES, SOURCES_MAX, Sample,
-    SourceState, Verdict, blocks, first_seen,
+    self, COUNTER_SLOTS, Counts, DROPPED_SLOTS, Enforcement, FIRST_SEEN_SLOTS, INTERFACES_MAX,
+    Listing, Listings, PORTS_MAX, PREFIXES_MAX, SAMPLES_BYTES, SOURCES_MAX, Sample, SourceState,
+    Verdict, blocks, first_seen,
 };
+use ingress_ebpf::bans;
 use ingress_ebpf::decode::{Addresses, Miss, Reader, Segment, decode};
 use ingress_ebpf::filter::{self, Policy, Source, Tables};
 use ingress_ebpf::hash;
@@ -31,7 +32,10 @@ static COUNTERS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(COUNTER_SLO
 #[map]
 static WORKERS: ReusePortSockArray = ReusePortSockArray::with_max_entries(1, 0);
 #[map]
-static BANS: PerCpuHashMap<u64, Ban> = PerCpuHashMap::with_max_entries(BANS_MAX, BPF_F_NO_PREALLOC);
+static BANS: Array<bans::Bucket> = Array::with_max_entries(bans::BUCKETS, 0);
+#[map]
+static BAN_PACKETS: PerCpuArray<bans::Packets> =
+    PerCpuArray::with_max_entries(bans::PACKETS_ENTRIES, 0);
 #[map]
 static LISTED_V4: LpmTrie<[u8; 4], Listings> = LpmTrie::with_max_entries(PREFIXES_MAX, 0);
 #[map]
@@ -56,6 +60,8 @@ static REPEATED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 static SAMPLES_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static SAMPLES: RingBuf = RingBuf::with_byte_size(SAMPLES_BYTES, 0);
+#[map]
+static BEAT: Array<u64> = Array::with_max_entries(1, 0);
 
 #[unsafe(no_mangle)]
 static PORTS: [u16; PORTS_MAX] = [0; PORTS_MAX];
@@ -65,6 +71,10 @@ static HASH_SEED: u64 = 0;
 static STEER: u32 = 0;
 #[unsafe(no_mangle)]
 static INTERFACES: [u32; INTERFACES_MAX] = [0; INTERFACES_MAX];
+#[unsafe(no_mangle)]
+static TICK: u64 = 0;
+#[unsafe(no_mangle)]
+static HEARTBEAT_TIMEOUT: u64 = 0;
 #[unsafe(no_mangle)]
 static ENFORCEMENT: u32 = 0;
 #[unsafe(no_mangle)]
@@ -103,6 +113,10 @@ fn prefilter(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn judge(ctx: &XdpContext, segment: &Segment) -> (Verdict, u32) {
+    let beat = BEAT.get(0).copied().unwrap_or(0);
+    if !filter::is_attended(beat, now(), setting(&HEARTBEAT_TIMEOUT)) {
+        return (Verdict::Unattended, xdp_action::XDP_PASS);
+    }
     let enforcement = setting(&ENFORCEMENT);
     let mut verdict = Verdict::Passed;
     if enforcement != OFF {
@@ -121,6 +135,16 @@ fn judge(ctx: &XdpContext, segment: &Segment) -> (Verdict, u32) {
     let connection = hash::connection(segment, setting(&HASH_SEED));
     let (steered, action) = redirect::redirect(connection, segment.flags);
     (if matches!(verdict, Verdict::Passed) { steered } else { verdict }, action)
+}
+
+/// Notes the time: that the daemon is there, and what the clock says, which it has no other way to learn. Run by BPF_PROG_TEST_RUN, never attached.
+#[xdp]
+fn beat(_ctx: XdpContext) -> u32 {
+    if let Some(beat) = BEAT.get_ptr_mut(0) {
+        // SAFETY: an aligned word of the map, written as one.
+        unsafe { beat.write_volatile(now()) };
+    }
+    xdp_action::XDP_PASS
 }
 
 #[sk_reuseport]
@@ -149,20 +173,20 @@ fn count(ctx: &XdpContext, verdict: Verdict) {
     }
 }
 
-/// Reports the first drop of a source, as far as it is remembered, and one in some of those after it. A ban counts its packets by
-/// itself.
+/// Reports the first drop of a source, as far as it is remembered, and one in some of those after it.
 #[inline(always)]
 fn take_sample(ctx: &XdpContext, segment: &Segment, verdict: Verdict, packets_of_ban: u64) {
     let every = setting(&SAMPLE_EVERY);
     if every == 0 {
         return;
     }
-    let is_sampled = match packets_of_ban {
-        0 => is_sampled(filter::source_key(segment.addresses), every),
-        1 => true,
-        packets => packets & (every - 1) == 0,
-    };
-    if is_sampled {
+    if is_first_drop(filter::source_key(segment.addresses)) {
+        sample(ctx, segment, verdict);
+        return;
+    }
+    // A ban counts its packets by itself.
+    let packets = if packets_of_ban == 0 { add_one(&REPEATED) } else { packets_of_ban };
+    if packets & (every - 1) == 0 {
         sample(ctx, segment, verdict);
     }
 }
@@ -181,26 +205,24 @@ fn sample(ctx: &XdpContext, segment: &Segment, verdict: Verdict) {
         queue,
         interface,
     );
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_coarse_ns() };
-    let sample: Sample = [now, high, low, packed];
+    let sample: Sample = [now(), high, low, packed];
     if SAMPLES.output::<Sample>(sample, NO_WAKEUP).is_err() {
         add_one(&SAMPLES_LOST);
     }
 }
 
 #[inline(always)]
-fn is_sampled(source: u64, every: u64) -> bool {
+fn is_first_drop(source: u64) -> bool {
     let slot = hash::slot_of(source) & (DROPPED_SLOTS - 1);
     let Some(last) = DROPPED.get_ptr_mut(slot) else { return false };
     // SAFETY: an aligned word of the map, read and written as one. Other CPUs write it too; the last one stays.
     unsafe {
-        if last.read_volatile() != source {
+        let is_first = last.read_volatile() != source;
+        if is_first {
             last.write_volatile(source);
-            return true;
         }
+        is_first
     }
-    add_one(&REPEATED) & (every - 1) == 0
 }
 
 /// Adds to a per-CPU counter; what it is now.
@@ -214,10 +236,23 @@ fn add_one(counter: &PerCpuArray<u64>) -> u64 {
     }
 }
 
+/// Counts the packet for the ban in this place; how many it is on this CPU.
+#[inline(always)]
+fn count_for_ban(bucket: u32, place: usize) -> u64 {
+    let (entry, at) = bans::counter(bucket, place);
+    let Some(packets) = BAN_PACKETS.get_ptr_mut(entry) else { return 0 };
+    // SAFETY: `at` is below the length of the entry, which is this CPU's.
+    unsafe {
+        let packets = packets.cast::<u64>().add(at);
+        *packets = (*packets).wrapping_add(1);
+        *packets
+    }
+}
+
 /// The maps that the filter looks at, and what it found in them.
 #[derive(Default)]
 struct Maps {
-    /// Of the source's ban, this packet included, on this CPU; 0 without a ban.
+    /// In the place of the source's ban, this one included, on this CPU; 0 without a ban.
     packets_of_ban: u64,
     /// Its place, to be written without looking it up again.
     source: Option<*mut SourceState>,
@@ -226,18 +261,14 @@ struct Maps {
 impl Tables for Maps {
     #[inline(always)]
     fn is_banned(&mut self, source: u64) -> bool {
-        let Some(ban) = BANS.get_ptr_mut(source) else { return false };
-        // SAFETY: the value is this CPU's and stays there until the program returns (RCU). When the daemon writes it meanwhile,
-        // a packet is not counted.
-        unsafe {
-            let [until, packets] = *ban;
-            if until <= bpf_ktime_get_coarse_ns() {
-                return false;
+        for bucket in bans::buckets(source, setting(&HASH_SEED)) {
+            let places = BANS.get(bucket);
+            if let Some(place) = places.and_then(|it| bans::place_in(it, source, now())) {
+                self.packets_of_ban = count_for_ban(bucket, place);
+                return true;
             }
-            self.packets_of_ban = packets.wrapping_add(1);
-            *ban = [until, self.packets_of_ban];
         }
-        true
+        false
     }
 
     #[inline(always)]
@@ -281,8 +312,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn now(&mut self) -> u64 {
-        // SAFETY: the helper has no preconditions.
-        unsafe { bpf_ktime_get_coarse_ns() }
+        now()
     }
 
     #[inline(always)]
@@ -339,6 +369,16 @@ impl Tables for Maps {
             unsafe { slot.write_volatile(first_seen::entry(connection, at)) };
         }
     }
+}
+
+/// The clock of everything here: nanoseconds, a tick at a time, from an origin of its own. Jiffies have 64 bits and begin at
+/// 2^32 less 300 seconds of ticks (INITIAL_JIFFIES in include/linux/jiffies.h), so the product is never 0, and wraps after 500 years and
+/// more. On a 64-bit machine the verifier makes a load of the helper (do_misc_fixups in kernel/bpf/verifier.c); to ask the
+/// kernel for the coarse monotonic clock is a call, which costs a third of a packet.
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_jiffies64() }.wrapping_mul(setting(&TICK))
 }
 
 /// Reads a read-only global as the daemon set it at load time, not as it was compiled.

@@ -113,8 +113,21 @@ impl Daemon {
         if let Some(predecessor) = predecessor {
             predecessor.replace()?;
         }
-        // First: until now the old filter goes on alone, and nobody chooses the worker of a new connection.
+        let (reporter, handle, journal) =
+            journal::start(config.tls.memory.clone(), own_of(&certificates), &config.state_dir)
+                .context("cannot start the journal of TLS handshakes")?;
+        let mail = handle.clone();
+        let brought_mail = Box::new(move |client, since| mail.brought_mail(client, since));
+        let (offences, bans_handle, bans) = bans::start(
+            config.bans_with_exempt(),
+            prepared.filter().cloned(),
+            brought_mail,
+            &config.state_dir,
+        )
+        .context("cannot start the thread of bans")?;
+        // Soon: until now the old filter goes on alone, and nobody chooses the worker of a new connection.
         let data_plane = Arc::new(attach_data_plane(&config, &groups, prepared)?);
+        runtime.spawn(xdp::beat(Arc::clone(&data_plane), config.xdp.heartbeat_timeout));
         let filter = start_filter(lists, &data_plane, runtime);
         let control = control::bind(&config.control)?;
         let mta_sts = BoundMtaSts::bind(&config.mta_sts.listen)?;
@@ -130,15 +143,6 @@ impl Daemon {
             metrics: control.metrics_address(),
             mta_sts: mta_sts.addresses(),
         };
-        let (reporter, handle, journal) =
-            journal::start(config.tls.memory.clone(), own_of(&certificates), &config.state_dir)
-                .context("cannot start the journal of TLS handshakes")?;
-        let mail = handle.clone();
-        let brought_mail = Box::new(move |client, since| mail.brought_mail(client, since));
-        let enforced = data_plane.filter().cloned();
-        let (offences, bans_handle, bans) =
-            bans::start(config.bans_with_exempt(), enforced, brought_mail, &config.state_dir)
-                .context("cannot start the thread of bans")?;
         let watches = WatchList::default();
         let controls = Controls {
             watches: watches.clone(),

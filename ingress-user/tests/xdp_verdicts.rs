@@ -10,17 +10,30 @@ use std::time::Duration;
 use ingress_ebpf::abi::{BUCKETS, PORTS_MAX, Verdict};
 use ingress_ebpf::packets::{Frame, Network};
 use ingress_user::config::{FilterConfig, FilterMode};
+use ingress_user::worker::clock::Now;
 use ingress_user::xdp::{self, Action, Lists, Prefilter, Redirection, Setup, XdpError};
 
 const PORTS: [u16; 2] = [25, 465];
 
+/// Longer than any test.
+const HOUR: Duration = Duration::from_secs(3_600);
+
 /// None, with the reason printed, where the program cannot be loaded.
 fn load(redirection: Redirection<'_>, filter: &FilterConfig) -> Option<Prefilter> {
+    load_attended(redirection, filter, HOUR)
+}
+
+fn load_attended(
+    redirection: Redirection<'_>,
+    filter: &FilterConfig,
+    heartbeat_timeout: Duration,
+) -> Option<Prefilter> {
     let Some(object) = xdp::object() else {
         println!("skipped: {}", XdpError::NoObject);
         return None;
     };
-    match Prefilter::load(object, Setup { ports: &PORTS, interfaces: &[], redirection, filter }) {
+    let setup = Setup { ports: &PORTS, interfaces: &[], redirection, heartbeat_timeout, filter };
+    match Prefilter::load(object, setup) {
         Ok(prefilter) => Some(prefilter),
         Err(error @ XdpError::NotPermitted { .. }) => {
             println!("skipped: {error}");
@@ -107,6 +120,52 @@ fn a_ban_drops_every_packet_of_its_client_until_it_ends() {
         filter.lift_ban(client);
         assert_eq!(judge(&mut prefilter, &frame.bytes()), STEERED, "lifted");
     }
+}
+
+#[test]
+fn a_filter_without_a_daemon_passes_everything() {
+    // Long enough for a heartbeat and a packet, on a busy machine too.
+    let timeout = Duration::from_secs(2);
+    let Some(mut prefilter) = load_attended(Redirection::Cpus(&[0]), &generous(), timeout) else {
+        return;
+    };
+    let banned = Frame::v4(25);
+    prefilter.filter().ban(source(&banned), HOUR).unwrap();
+    prefilter.beat().unwrap();
+    assert_eq!(judge(&mut prefilter, &banned.bytes()), dropped(Verdict::Banned));
+    let deadline = Now::read().monotonic + 10 * timeout;
+    while judge(&mut prefilter, &banned.bytes()) == dropped(Verdict::Banned) {
+        assert!(Now::read().monotonic < deadline, "the filter goes on without a daemon");
+    }
+    const UNATTENDED: (Action, &str) = (Action::Pass, Verdict::Unattended.name());
+    assert_eq!(judge(&mut prefilter, &banned.bytes()), UNATTENDED);
+    assert!(prefilter.beat().unwrap() > timeout);
+    assert_eq!(judge(&mut prefilter, &banned.bytes()), dropped(Verdict::Banned), "it is back");
+}
+
+#[test]
+fn bans_of_neighbours_are_told_apart_and_counted_apart() {
+    let Some(mut prefilter) = load(Redirection::Off, &generous()) else { return };
+    let filter = Arc::clone(prefilter.filter());
+    let neighbour =
+        |number: u32| IpAddr::from([198, 18, (number >> 8) as u8, (number & 0xff) as u8]);
+    let lifetime = Duration::from_secs(3_600);
+    for number in 0..2_000 {
+        filter.ban(neighbour(number), lifetime).unwrap();
+    }
+    for number in (0..2_000).step_by(2) {
+        filter.lift_ban(neighbour(number));
+    }
+    for number in 0..2_000 {
+        let frame = from(Frame::v4(25), neighbour(number)).bytes();
+        let is_banned = number % 2 == 1;
+        let expected = if is_banned { dropped(Verdict::Banned) } else { PASSED };
+        assert_eq!(judge(&mut prefilter, &frame), expected, "{number}");
+        assert_eq!(filter.packets_of_ban(neighbour(number)), u64::from(is_banned), "{number}");
+    }
+    filter.lift_ban(neighbour(1));
+    filter.ban(neighbour(1), lifetime).unwrap();
+    assert_eq!(filter.packets_of_ban(neighbour(1)), 0, "a new ban in an old place");
 }
 
 #[test]
@@ -302,6 +361,7 @@ fn more_ports_than_slots_are_refused() {
         ports: &ports[..count],
         interfaces: &[],
         redirection: Redirection::Off,
+        heartbeat_timeout: HOUR,
         filter: &filter,
     };
     let refused = |count| match Prefilter::load(&[], setup(count)) {

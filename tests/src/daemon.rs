@@ -200,6 +200,16 @@ impl Daemon {
         self.signal(Signal::TERM)
     }
 
+    /// SIGSTOP: the process is there and does nothing.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// SIGCONT, after [`pause`](Self::pause).
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
     /// Waits for the exit that [`terminate`](Self::terminate) asked for.
     pub fn wait(mut self) -> Result<Ended> {
         match self.ended.recv_timeout(STOP_TIMEOUT) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ingress_tests::daemon::{Daemon, Site};
 use ingress_tests::netns::{self, CLIENT_V4, INTERFACE, Pair, SERVER_V4, SERVER_V6};
+use ingress_tests::wait::wait_for;
 
 /// What a client waits for a connection. A SYN that was dropped is sent again after a second, and then after two more.
 const CONNECT_SECONDS: &str = "2";
@@ -48,6 +49,14 @@ fn is_greeted(pair: &Pair, address: &str) -> bool {
     String::from_utf8_lossy(&output.stdout).starts_with("220 ")
 }
 
+/// Whether the first SYN of a connection there is answered, whoever is to serve it.
+fn is_answered(pair: &Pair, address: &str) -> bool {
+    let mut client = pair.client.command("timeout");
+    // Before it is sent again.
+    client.args(["0.5", "bash", "-c", &format!("exec 3<>/dev/tcp/{address}/25")]);
+    client.stdin(Stdio::null()).output().unwrap().status.success()
+}
+
 fn verdict(daemon: &Daemon, name: &str) -> u64 {
     daemon.count(&format!("/xdp/verdicts/{name}")).unwrap()
 }
@@ -77,6 +86,27 @@ fn a_denied_network_is_not_heard_until_its_list_says_otherwise() {
     let log = daemon.stop().unwrap().stderr;
     assert!(log.contains("deny.txt:3: \"nonsense\" is no address and no network"), "{log}");
     assert!(log.contains("XDP dropped a packet: denied"), "{log}");
+}
+
+/// Within the timeout and two seconds, so that an operator can rely on it.
+#[test]
+fn a_daemon_that_stands_still_filters_nothing_until_it_goes_on() {
+    let Some(pair) = netns::pair_for_steering() else { return };
+    let interfaces = format!(
+        "[xdp]\ninterfaces = [\"{INTERFACE}\"]\nmode = \"native\"\nheartbeat_timeout = \"2s\"\n"
+    );
+    let site = site_with_interfaces(&interfaces, "deny_files = [\"deny.txt\"]\n");
+    fs::write(site.folder().join("deny.txt"), format!("{CLIENT_V4}\n")).unwrap();
+    let daemon = start(&pair, &site);
+    assert!(!is_answered(&pair, SERVER_V4));
+    daemon.pause().unwrap();
+    wait_for("answer of the kernel", Duration::from_secs(4), || is_answered(&pair, SERVER_V4));
+    daemon.resume().unwrap();
+    wait_for("dropped SYN", DEADLINE, || !is_answered(&pair, SERVER_V4));
+    assert!(is_greeted(&pair, SERVER_V6));
+    assert!(verdict(&daemon, "unattended") >= 1);
+    let log = daemon.stop().unwrap().stderr;
+    assert!(log.contains("the daemon stood still"), "{log}");
 }
 
 #[test]

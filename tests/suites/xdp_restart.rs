@@ -72,7 +72,7 @@ struct Edge {
 
 impl Edge {
     /// None, with the reason printed, where there can be none.
-    fn create() -> Option<Self> {
+    fn create(budget: &str) -> Option<Self> {
         let pair = netns::pair_for_steering()?;
         let pins = BpfFs::mount();
         let site = Site::with_config(&format!(
@@ -81,7 +81,7 @@ impl Edge {
              [recipients]\ndomains = [\"*\"]\n[delivery]\nkind = \"discard\"\n\
              [limits]\nconnections_per_client_max = 1000\n\
              [xdp]\ninterfaces = [\"{INTERFACE}\"]\nmode = \"native\"\npin_dir = \"{}\"\n\
-             [xdp.filter]\nconnections_per_second = 100000\nconnections_burst = 100000\n",
+             [xdp.filter]\n{budget}",
             pins.pin_dir().display()
         ))
         .unwrap();
@@ -144,7 +144,8 @@ while not os.path.exists(stop):
 
 #[test]
 fn the_filter_stays_over_a_planned_restart_and_no_client_is_refused() {
-    let Some(edge) = Edge::create() else { return };
+    let generous = "connections_per_second = 100000\nconnections_burst = 100000\n";
+    let Some(edge) = Edge::create(generous) else { return };
     let old = edge.start(&[]);
     edge.ban();
     let program = edge.program().unwrap();
@@ -208,29 +209,36 @@ tell()
 assert reader.read() == b""
 "#;
 
+/// Connects so many times at once; nobody waits for the answers.
+const BURST: &str = r#"
+import socket, sys
+source, server, port, count = sys.argv[1:]
+peers = [socket.socket() for _ in range(int(count))]
+for peer in peers:
+    peer.setblocking(False)
+    peer.bind((source, 0))
+    peer.connect_ex((server, int(port)))
+"#;
+
 #[test]
-fn after_a_crash_nothing_is_attached_and_the_next_daemon_goes_on_with_what_was_known() {
-    let Some(edge) = Edge::create() else { return };
+fn after_a_crash_nothing_is_attached_and_the_next_daemon_goes_on_with_what_was_known_of_sources() {
+    let budget = "connections_per_second = 1\nconnections_burst = 200\n";
+    let Some(edge) = Edge::create(budget) else { return };
+    let over_budget = |daemon: &Daemon| daemon.count("/xdp/verdicts/over_budget").unwrap();
+    let burst = |count: &str| {
+        let mut command = edge.client("python3", &["-c", BURST, BANNED_V4, SERVER_V4]);
+        netns::output(command.args([&PORT.to_string(), count])).unwrap();
+    };
     let daemon = edge.start(&[]);
-    edge.ban();
-    let stop_file = edge.site.folder().join("stop");
-    thread::scope(|scope| {
-        let knocking = scope.spawn(|| netns::output(&mut edge.knock(&stop_file)).unwrap());
-        wait_for("drops", TIMEOUT, || edge.banned_packets() > 2);
-        std::fs::write(&stop_file, "").unwrap();
-        knocking.join().unwrap();
-    });
-    // The book is written once a second.
-    let book = edge.site.folder().join("state/bans.json");
-    wait_for("the book of bans", TIMEOUT, || {
-        std::fs::read_to_string(&book).is_ok_and(|text| text.contains(BANNED_V4))
-    });
-    let before = edge.banned_packets();
+    burst("220");
+    assert!(over_budget(&daemon) >= 10, "{:#}", daemon.status().unwrap());
     daemon.kill().unwrap();
     assert_eq!(edge.program(), None, "a crash detaches");
-    assert_eq!(edge.pins.pins().len(), 3);
+    assert_eq!(edge.pins.pins().len(), 2);
     let next = edge.start(&[]);
-    assert!(edge.banned_packets() >= before, "packets of the ban are counted on");
+    // A budget of its own would be 200; of the old one a second gives one back.
+    burst("100");
+    assert!(over_budget(&next) >= 40, "{:#}", next.status().unwrap());
     next.stop().unwrap();
     assert_eq!(edge.pins.pins(), Vec::<PathBuf>::new());
 }

@@ -117,6 +117,16 @@ fn segment(addresses: Addresses, flags: u8) -> Segment {
 }
 
 #[test]
+fn a_filter_is_attended_until_the_heartbeat_is_too_old() {
+    let beat = 3_600 * SECOND;
+    assert!(is_attended(beat, beat, 2 * SECOND));
+    assert!(is_attended(beat, beat + 2 * SECOND, 2 * SECOND));
+    assert!(!is_attended(beat, beat + 2 * SECOND + 1, 2 * SECOND));
+    assert!(is_attended(beat, beat - 1, 2 * SECOND), "a CPU that is behind");
+    assert!(!is_attended(0, SECOND, 2 * SECOND), "no heartbeat ever");
+}
+
+#[test]
 fn only_flags_that_no_stack_sends_together_are_refused() {
     let refused: Vec<u8> =
         (0..64).filter(|&flags| World::new().judge(&v4(1, flags)) == Verdict::BadFlags).collect();

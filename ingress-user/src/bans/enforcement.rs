@@ -31,14 +31,6 @@ impl Enforcement {
         &self.banned
     }
 
-    /// Brings all in line with the book for the first time, whatever the kernel remembers.
-    pub(super) fn begin(&mut self, book: &Book, now: u64) {
-        self.follow(book, now);
-        if let Some(filter) = &self.filter {
-            filter.keep_bans(self.banned.load().keys());
-        }
-    }
-
     /// Brings all in line with the book.
     pub(super) fn follow(&mut self, book: &Book, now: u64) {
         let mut banned = HashMap::new();

@@ -131,7 +131,7 @@ pub fn start(
         changed: false,
         log: LogBudget::default(),
     };
-    bans.enforcement.begin(&bans.book, now);
+    bans.enforcement.follow(&bans.book, now);
     let banned = Arc::clone(bans.enforcement.banned());
     let missed = Arc::new(AtomicU64::new(0));
     let handle = BansHandle { bans: Arc::new(Mutex::new(bans)), missed: Arc::clone(&missed) };
@@ -169,7 +169,7 @@ impl BansHandle {
             times: ban.times,
             since: ban.since,
             until: ban.until,
-            packets: bans.enforcement.packets_of(ban),
+            packets: bans.enforcement.packets_of(ban).map(|packets| packets + ban.packets),
         };
         let mut list: Vec<_> = in_force.map(report).collect();
         list.sort_by_key(|ban| ban.network);
@@ -226,12 +226,12 @@ impl BansHandle {
             }
             if now.saturating_duration_since(written) >= WRITING {
                 written = now;
-                self.write(file);
+                self.write(file, false);
             }
             // Nobody sends here: a wait of a known length, in which reports gather and wake no thread.
             let _gathered = crossbeam_channel::never::<()>().recv_timeout(GATHERING);
         }
-        self.write(file);
+        self.write(file, true);
     }
 
     /// Takes what has gathered.
@@ -262,10 +262,12 @@ impl BansHandle {
         }
     }
 
-    fn write(&self, file: &Path) {
+    /// When the book is not as in the file; in the end also for the packets that were dropped since.
+    fn write(&self, file: &Path, is_last: bool) {
         let kept = {
             let mut bans = self.lock();
-            std::mem::take(&mut bans.changed).then(|| bans.book.kept())
+            let is_due = std::mem::take(&mut bans.changed) || is_last;
+            is_due.then(|| bans.kept())
         };
         if let Some(kept) = kept
             && let Err(error) = store::save(file, &kept)
@@ -291,6 +293,15 @@ impl Bans {
             %network, reason = ban.reason(), note = &**note, offences, times, lifetime_seconds, suppressed,
             "client banned"
         );
+    }
+
+    /// The book with the packets that were dropped for each ban.
+    fn kept(&self) -> Kept {
+        let mut kept = self.book.kept();
+        for ban in &mut kept.bans {
+            ban.packets += self.enforcement.packets_of(ban).unwrap_or(0);
+        }
+        kept
     }
 
     fn follow(&mut self, now: u64) {

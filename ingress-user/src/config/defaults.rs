@@ -46,6 +46,7 @@ impl Default for XdpConfig {
             mode: XdpMode::Auto,
             steering: SteeringMode::Auto,
             pin_dir: "/sys/fs/bpf/ingress".into(),
+            heartbeat_timeout: Duration::from_secs(10),
             filter: FilterConfig::default(),
         }
     }

@@ -39,6 +39,7 @@ impl From<&Config> for file::File {
                 mode: Some(config.xdp.mode),
                 steering: Some(config.xdp.steering),
                 pin_dir: Some(path_text(&config.xdp.pin_dir)),
+                heartbeat_timeout: Some(DurationText(config.xdp.heartbeat_timeout)),
                 filter: (&config.xdp.filter).into(),
             },
             bans: (&config.bans).into(),

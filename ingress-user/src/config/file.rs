@@ -168,6 +168,7 @@ pub(super) struct Xdp {
     pub(super) mode: Option<XdpMode>,
     pub(super) steering: Option<SteeringMode>,
     pub(super) pin_dir: Option<String>,
+    pub(super) heartbeat_timeout: Option<DurationText>,
     #[serde(default)]
     pub(super) filter: Filter,
 }

@@ -173,12 +173,15 @@ pub enum DeliveryConfig {
 
 #[derive(Debug, Clone)]
 pub struct XdpConfig {
-    /// Empty: XDP is off.
+    /// Empty, which is the default: XDP is off.
     pub interfaces: Vec<String>,
+    /// Default `auto`, as of the next.
     pub mode: XdpMode,
     pub steering: SteeringMode,
     /// On a BPF file system: where maps outlive a daemon. Default /sys/fs/bpf/ingress.
     pub pin_dir: PathBuf,
+    /// So long after its last sign of life the daemon counts as gone, and XDP passes every packet. Default 10 s.
+    pub heartbeat_timeout: Duration,
     pub filter: FilterConfig,
 }
 

@@ -189,6 +189,10 @@ fn each_error_names_line_key_and_what_was_expected() {
             "[xdp]\ninterfaces = [\"a\"]\nmode = \"generic\"\nsteering = \"cpumap\"",
             "f:4: [xdp] steering = \"cpumap\": expected another steering",
         ),
+        (
+            "[xdp]\nheartbeat_timeout = \"1s\"",
+            "f:2: [xdp] heartbeat_timeout = \"1s\": expected from \"2s\" to \"1h\"",
+        ),
         ("[bans]\nwindow = \"2d\"", "f:2: [bans] window = \"2d\": expected from \"1s\" to \"1d\""),
         (
             "[bans]\nlifetime = \"2h\"\nlifetime_max = \"1h\"",

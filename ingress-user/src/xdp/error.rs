@@ -78,6 +78,8 @@ pub enum XdpError {
         "cannot steer to the listener on {address}: it must be in SO_REUSEPORT before it is bound"
     )]
     Listener { address: SocketAddr, source: Box<dyn Error + Send + Sync> },
+    #[error("there are as many bans as the kernel's table has room for")]
+    TooManyBans,
     #[error("cannot run `{program}` on a test packet")]
     TestRun { program: &'static str, source: ProgramError },
 }

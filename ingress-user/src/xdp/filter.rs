@@ -1,21 +1,21 @@
 //! The filter's maps, as the daemon writes and reads them.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
-use aya::util::nr_cpus;
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use ipnet::IpNet;
-use rustix::time::{ClockId, clock_gettime};
 
-use ingress_ebpf::abi::{Ban, Listings, Sample, Verdict, names, sample};
+use ingress_ebpf::abi::{Listings, Sample, Verdict, names, sample};
 use ingress_ebpf::filter::{v4_key, v6_key};
 
+use super::ban_table::BanTable;
 use super::blocks::Blocks;
+use super::clock::Pair;
 use super::error::XdpError;
 use super::lists::{Change, Lists};
 use super::maps::take;
@@ -25,12 +25,11 @@ use crate::config::{FilterConfig, FilterMode};
 pub struct Filter {
     maps: Mutex<Maps>,
     mode: FilterMode,
-    possible_cpus: usize,
+    is_attached: AtomicBool,
 }
 
-/// Sizes are the object's, but for the bans, of which the daemon decides.
 struct Maps {
-    bans: PerCpuHashMap<MapData, u64, Ban>,
+    bans: BanTable,
     listed_v4: LpmTrie<MapData, [u8; 4], Listings>,
     listed_v6: LpmTrie<MapData, [u8; 16], Listings>,
     blocks_v4: Array<MapData, u64>,
@@ -38,6 +37,8 @@ struct Maps {
     generation: Array<MapData, u32>,
     samples: RingBuf<MapData>,
     samples_lost: PerCpuArray<MapData, u64>,
+    beat: Array<MapData, u64>,
+    clock: Pair,
     /// In force.
     lists: Lists,
     blocks: Blocks,
@@ -100,9 +101,10 @@ fn period(per_second: u32) -> u64 {
 }
 
 impl Filter {
-    pub(super) fn take(ebpf: &mut Ebpf, mode: FilterMode) -> Result<Self, XdpError> {
+    /// `seed`: of the program's hashes.
+    pub(super) fn take(ebpf: &mut Ebpf, mode: FilterMode, seed: u64) -> Result<Self, XdpError> {
         let maps = Maps {
-            bans: take(ebpf, names::BANS)?,
+            bans: BanTable::take(ebpf, seed)?,
             listed_v4: take(ebpf, names::LISTED_V4)?,
             listed_v6: take(ebpf, names::LISTED_V6)?,
             blocks_v4: take(ebpf, names::BLOCKS_V4)?,
@@ -110,16 +112,13 @@ impl Filter {
             generation: take(ebpf, names::GENERATION)?,
             samples: take(ebpf, names::SAMPLES)?,
             samples_lost: take(ebpf, names::SAMPLES_LOST)?,
+            beat: take(ebpf, names::BEAT)?,
+            // Not known before the first beat.
+            clock: Pair::with(0),
             lists: Lists::default(),
             blocks: Blocks::default(),
         };
-        let possible_cpus = nr_cpus().map_err(|(file, source)| {
-            XdpError::from_map(
-                "count the CPUs",
-                std::io::Error::new(source.kind(), format!("{file}: {source}")),
-            )
-        })?;
-        Ok(Self { maps: Mutex::new(maps), mode, possible_cpus })
+        Ok(Self { maps: Mutex::new(maps), mode, is_attached: AtomicBool::new(false) })
     }
 
     /// Whether the program asks it at all.
@@ -127,55 +126,46 @@ impl Filter {
         self.mode != FilterMode::Off
     }
 
-    /// Whether packets are dropped, rather than counted alone.
+    /// Whether packets are dropped: it is in use, and not to count alone.
     pub fn drops(&self) -> bool {
-        self.mode == FilterMode::Drop
+        self.mode == FilterMode::Drop && self.is_attached.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn attached(&self) {
+        self.is_attached.store(true, Ordering::Relaxed);
+    }
+
+    /// Reckons with what the program's clock said at its last beat. To be called right behind it. How long that was after the one before,
+    /// which is very long for the first.
+    pub(super) fn read_clock(&self) -> Result<Duration, XdpError> {
+        let mut maps = self.maps();
+        let read = maps.beat.get(&0, 0);
+        let program =
+            read.map_err(|error| XdpError::from_map("read the program's clock", error))?;
+        let since = maps.clock.until(program);
+        maps.clock = Pair::with(program);
+        Ok(since)
     }
 
     /// Drops all packets of the client for so long. An IPv6 client is its network of /64.
     ///
     /// # Errors
-    /// [`XdpError::Map`] when there are too many bans.
+    /// [`XdpError::TooManyBans`] when there is no place for it.
     pub fn ban(&self, client: IpAddr, lifetime: Duration) -> Result<(), XdpError> {
-        let until = coarse_nanoseconds()
-            .saturating_add(u64::try_from(lifetime.as_nanos()).unwrap_or(u64::MAX));
-        let map_error = |error| XdpError::from_map("ban a client", error);
+        let lifetime = u64::try_from(lifetime.as_nanos()).unwrap_or(u64::MAX);
         let mut maps = self.maps();
-        let key = key_of(client);
-        let mut values = maps.bans.get(&key, 0).map_or_else(
-            |_unknown| vec![[0, 0]; self.possible_cpus],
-            |known| known.iter().copied().collect(),
-        );
-        for value in &mut values {
-            value[0] = until;
-        }
-        let values = PerCpuValues::try_from(values)
-            .map_err(|error| XdpError::from_map("ban a client", error))?;
-        maps.bans.insert(key, values, 0).map_err(map_error)
+        let until = maps.clock.now().saturating_add(lifetime);
+        maps.bans.ban(key_of(client), until)
     }
 
     /// Ends a ban, if there is one.
     pub fn lift_ban(&self, client: IpAddr) {
-        // What is not there is lifted.
-        let _ = self.maps().bans.remove(&key_of(client));
-    }
-
-    /// Ends all bans but those of these clients: the kernel may remember some of a daemon that was killed.
-    pub fn keep_bans<'a>(&self, clients: impl Iterator<Item = &'a IpNet>) {
-        let kept: HashSet<u64> = clients.map(|client| key_of(client.addr())).collect();
-        let mut maps = self.maps();
-        let others: Vec<u64> =
-            maps.bans.keys().flatten().filter(|banned| !kept.contains(banned)).collect();
-        for banned in others {
-            // It may have been lifted meanwhile.
-            let _ = maps.bans.remove(&banned);
-        }
+        self.maps().bans.lift(key_of(client));
     }
 
     /// Packets that the ban of this client has dropped.
     pub fn packets_of_ban(&self, client: IpAddr) -> u64 {
-        let values = self.maps().bans.get(&key_of(client), 0);
-        values.map_or(0, |values| values.iter().map(|[_, packets]| packets).sum())
+        self.maps().bans.packets(key_of(client))
     }
 
     /// Puts these lists in force in place of the ones before, all at once. Costs a system call for each prefix of both.
@@ -284,11 +274,4 @@ fn key_of(client: IpAddr) -> u64 {
         IpAddr::V4(address) => v4_key(Ipv4Addr::to_bits(address)),
         IpAddr::V6(address) => v6_key((address.to_bits() >> 64) as u64),
     }
-}
-
-/// The clock that the program compares with.
-fn coarse_nanoseconds() -> u64 {
-    let now = clock_gettime(ClockId::MonotonicCoarse);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }

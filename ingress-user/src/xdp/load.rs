@@ -14,12 +14,16 @@ use aya::{Ebpf, EbpfLoader};
 
 use ingress_ebpf::abi::{INTERFACES_MAX, MOVED_MAX, PORTS_MAX, names};
 
+use super::clock;
 use super::error::XdpError;
 use super::filter::{Filter, Globals};
 use super::maps::{Buckets, Counters, WorkerSockets};
 use super::pins::{KEPT_MAPS, Pins};
 use super::telemetry::{self, InterfaceTelemetry, VerdictCounts};
 use crate::config::{FilterConfig, FilterMode};
+
+/// An Ethernet header, the least that the kernel runs a program on.
+const EMPTY_FRAME: [u8; 14] = [0; 14];
 
 /// Where the program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +70,8 @@ pub struct Setup<'a> {
     /// Indexes of the interfaces, in the order in which they are counted.
     pub interfaces: &'a [u32],
     pub redirection: Redirection<'a>,
+    /// After a [`beat`](Prefilter::beat); then every packet passes.
+    pub heartbeat_timeout: Duration,
     pub filter: &'a FilterConfig,
 }
 
@@ -95,10 +101,12 @@ impl Prefilter {
         setup: Setup<'_>,
         pins: Option<&Pins>,
     ) -> Result<Self, XdpError> {
-        let Setup { ports, interfaces, redirection, filter } = setup;
+        let Setup { ports, interfaces, redirection, heartbeat_timeout, filter } = setup;
         let port_slots = port_slots(ports)?;
         let interface_slots = interface_slots(interfaces)?;
         let steer = u32::from(matches!(redirection, Redirection::Cpus(_)));
+        let tick = clock::tick();
+        let heartbeat_timeout = u64::try_from(heartbeat_timeout.as_nanos()).unwrap_or(u64::MAX);
         let globals = Globals::of(filter);
         let mut loader = loader();
         loader
@@ -106,6 +114,8 @@ impl Prefilter {
             .override_global(names::HASH_SEED, hash_seed(), true)
             .override_global(names::STEER, &steer, true)
             .override_global(names::INTERFACES, &interface_slots[..], true)
+            .override_global(names::TICK, &tick, true)
+            .override_global(names::HEARTBEAT_TIMEOUT, &heartbeat_timeout, true)
             .override_global(names::ENFORCEMENT, &globals.enforcement, true)
             .override_global(names::SYN_PAYLOAD_BYTES_MAX, &globals.syn_payload_bytes_max, true)
             .override_global(names::SOURCE_PERIOD, &globals.source_period, true)
@@ -125,14 +135,35 @@ impl Prefilter {
         }
         let mut ebpf = loader.load(object).map_err(XdpError::from_object)?;
         let counters = Counters::take(&mut ebpf)?;
-        let filter = Arc::new(Filter::take(&mut ebpf, filter.mode)?);
+        let filter = Arc::new(Filter::take(&mut ebpf, filter.mode, *hash_seed())?);
         let mut buckets = Buckets::take(&mut ebpf)?;
         if let Redirection::Cpus(cpus) = redirection {
             buckets.deal(cpus)?;
         }
-        let program: &mut Xdp = program(&mut ebpf, names::PREFILTER)?;
-        program.load().map_err(|error| XdpError::from_load(names::PREFILTER, error))?;
-        Ok(Self { ebpf, counters, buckets: Mutex::new(buckets), filter })
+        for name in [names::PREFILTER, names::BEAT_PROGRAM] {
+            let program: &mut Xdp = program(&mut ebpf, name)?;
+            program.load().map_err(|error| XdpError::from_load(name, error))?;
+        }
+        let prefilter = Self { ebpf, counters, buckets: Mutex::new(buckets), filter };
+        // Before it is attached, so that it never passes what it is to drop.
+        prefilter.beat()?;
+        Ok(prefilter)
+    }
+
+    /// A sign of life: has the program note its time, and the filter reckon with that. How long it was since the last one.
+    ///
+    /// # Errors
+    /// [`XdpError`], when the kernel does not run `beat` (BPF_PROG_TEST_RUN).
+    pub fn beat(&self) -> Result<Duration, XdpError> {
+        let name = names::BEAT_PROGRAM;
+        let beat: &Xdp = self
+            .ebpf
+            .program(name)
+            .and_then(|program| program.try_into().ok())
+            .ok_or(XdpError::MissingPart { name })?;
+        let options = TestRunOptions { data_in: Some(&EMPTY_FRAME), ..TestRunOptions::default() };
+        beat.test_run(options).map_err(|source| XdpError::TestRun { program: name, source })?;
+        self.filter.read_clock()
     }
 
     /// Connections that were redirected to other CPUs than these go to these from now on.
@@ -198,7 +229,8 @@ impl Prefilter {
         if link.is_none() {
             tracing::warn!(
                 interface,
-                "attached by netlink, because the kernel refused a bpf_link: the program stays when the daemon ends; \
+                "attached by netlink, because the kernel refused a bpf_link: the program stays when the daemon ends, and passes \
+                 everything from xdp.heartbeat_timeout later on; \
                  `ip link set dev {interface} xdp off` removes it"
             );
         }
@@ -392,7 +424,8 @@ fn loader<'a>() -> EbpfLoader<'a> {
 
 /// The filter's maps at their smallest, where nobody looks at them.
 fn without_filter<'l, 'a>(loader: &'l mut EbpfLoader<'a>) -> &'l mut EbpfLoader<'a> {
-    for map in [names::BANS, names::SOURCES, names::FIRST_SEEN, names::DROPPED] {
+    for map in [names::BANS, names::BAN_PACKETS, names::SOURCES, names::FIRST_SEEN, names::DROPPED]
+    {
         loader.map_max_entries(map, 1);
     }
     loader

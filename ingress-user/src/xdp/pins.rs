@@ -2,7 +2,7 @@
 //! system (bpffs).
 //!
 //! ```text
-//! /sys/fs/bpf/ingress/-var-lib-ingress/v1/BANS, SOURCES, FIRST_SEEN
+//! /sys/fs/bpf/ingress/-var-lib-ingress/v1/SOURCES, FIRST_SEEN
 //! /sys/fs/bpf/ingress/-var-lib-ingress/native-eth0      only between two daemons
 //! ```
 //!
@@ -20,8 +20,9 @@ use rustix::fs::statfs;
 
 use super::load::AttachMode;
 
-/// Maps that the next daemon goes on with: bans with their packets, budgets and proofs of sources, first SYNs under pressure.
-pub(super) const KEPT_MAPS: [&str; 3] = [names::BANS, names::SOURCES, names::FIRST_SEEN];
+/// Maps that the next daemon goes on with: budgets and proofs of sources, first SYNs under pressure. Lists and bans it fills anew
+/// before it attaches.
+pub(super) const KEPT_MAPS: [&str; 2] = [names::SOURCES, names::FIRST_SEEN];
 
 /// `f_type` of a BPF file system (linux/magic.h).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;

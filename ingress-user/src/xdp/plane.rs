@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::config::{FilterMode, XdpConfig};
 use crate::nic::Survey;
@@ -84,7 +85,10 @@ impl<'a> PreparedDataPlane<'a> {
         let mut prefilter = None;
         if let Some((mut loaded, attach)) = self.prefilter.take() {
             match attach_all(&mut loaded, self.config, attach, self.pins.as_ref()) {
-                Ok(attached) => (prefilter, interfaces) = (Some(loaded), attached),
+                Ok(attached) => {
+                    loaded.filter().attached();
+                    (prefilter, interfaces) = (Some(loaded), attached);
+                }
                 Err(error) => {
                     let error = error.with_occupant(&self.survey.programs);
                     self = self.without_xdp(error, attach)?;
@@ -169,6 +173,12 @@ impl DataPlane {
         self.prefilter.as_ref().filter(|_| self.tier == Tier::Cpumap)
     }
 
+    /// A sign of life for the program, without which it passes every packet. How long it was since the last one; none where XDP
+    /// is not in use.
+    pub(super) fn beat(&self) -> Option<Result<Duration, XdpError>> {
+        self.prefilter.as_ref().map(Prefilter::beat)
+    }
+
     /// The filter, where there is one.
     pub fn filter(&self) -> Option<&Arc<Filter>> {
         self.prefilter.as_ref().map(Prefilter::filter).filter(|filter| filter.is_on())
@@ -235,7 +245,13 @@ fn load(
     let object = object().ok_or(XdpError::NoObject)?;
     let indexes =
         config.interfaces.iter().map(|name| index_of(name)).collect::<Result<Vec<_>, _>>()?;
-    let setup = Setup { ports, interfaces: &indexes, redirection, filter: &config.filter };
+    let setup = Setup {
+        ports,
+        interfaces: &indexes,
+        redirection,
+        heartbeat_timeout: config.heartbeat_timeout,
+        filter: &config.filter,
+    };
     Prefilter::load_pinned(object, setup, pins)
 }
 
@@ -246,6 +262,8 @@ fn attach_all(
     attach: Attach,
     pins: Option<&Pins>,
 ) -> Result<Vec<Attached>, XdpError> {
+    // It may have been loaded long ago.
+    prefilter.beat()?;
     config.interfaces.iter().map(|name| prefilter.attach(name, attach.mode, pins)).collect()
 }
 

@@ -37,6 +37,9 @@ const FAST_OPEN_BYTES_MAX: u32 = 100;
 
 const SECOND: u64 = 1_000_000_000;
 
+/// Longer than any test.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 /// The words of a `setup:` line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Setup {
@@ -45,6 +48,7 @@ pub(crate) struct Setup {
     is_fast_open: bool,
     is_spent: bool,
     is_pressed: bool,
+    is_unattended: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +76,7 @@ impl FromStr for Setup {
             is_fast_open: false,
             is_spent: false,
             is_pressed: false,
+            is_unattended: false,
         };
         for word in words {
             match word {
@@ -79,6 +84,7 @@ impl FromStr for Setup {
                 "fast-open" => setup.is_fast_open = true,
                 "spent" => setup.is_spent = true,
                 "pressure" => setup.is_pressed = true,
+                "unattended" => setup.is_unattended = true,
                 _ => return Err(unknown(word)),
             }
         }
@@ -153,8 +159,13 @@ impl Kernel {
             ..FilterConfig::default()
         };
         let redirection = if setup.is_steered { Redirection::Cpus(&[0]) } else { Redirection::Off };
-        let setup_of_program =
-            xdp::Setup { ports: &PORTS, interfaces: &INTERFACES, redirection, filter: &filter };
+        let setup_of_program = xdp::Setup {
+            ports: &PORTS,
+            interfaces: &INTERFACES,
+            redirection,
+            heartbeat_timeout: if setup.is_unattended { Duration::ZERO } else { HEARTBEAT_TIMEOUT },
+            filter: &filter,
+        };
         let mut prefilter = match Prefilter::load(object, setup_of_program) {
             Ok(prefilter) => prefilter,
             Err(error @ XdpError::NotPermitted { .. }) => {
@@ -169,12 +180,21 @@ impl Kernel {
         for frame in setup.before() {
             let _ = prefilter.run(&frame.bytes()).unwrap();
         }
-        Some(Self(prefilter))
+        let mut kernel = Self(prefilter);
+        while setup.is_unattended && !kernel.has_counted(Verdict::Unattended) {
+            // Until the clock ticks for the first time since the beat.
+            let _ = kernel.run(&Frame::v4(25).bytes());
+        }
+        Some(kernel)
     }
 
     /// What the program does, and the frame as it hands it on.
     pub(crate) fn run(&mut self, octets: &[u8]) -> (Action, Vec<u8>) {
         self.0.run_through(octets).unwrap()
+    }
+
+    fn has_counted(&self, verdict: Verdict) -> bool {
+        self.counts().keys().any(|(_, _, name)| *name == verdict.name())
     }
 
     /// Of all interfaces and queues, those that had a packet.
@@ -247,6 +267,9 @@ impl Host {
     }
 
     fn judge(&mut self, segment: &Segment) -> (Action, Verdict) {
+        if self.setup.is_unattended {
+            return (Action::Pass, Verdict::Unattended);
+        }
         let verdict = match self.setup.mode {
             Mode::Off => Verdict::Passed,
             Mode::Monitor | Mode::Drop => filter::judge(segment, &mut self.tables),

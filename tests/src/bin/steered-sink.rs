@@ -12,6 +12,7 @@ use std::env;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -54,6 +55,8 @@ fn serve(mode: &str, steering: &str, address: &str, cpus: &[&str]) -> Result<()>
         steering: parse_steering(steering)?,
         // No BPF file system: nothing is to outlive the test.
         pin_dir: env::temp_dir(),
+        // It gives no sign of life but the first, and no test is longer.
+        heartbeat_timeout: Duration::from_secs(3_600),
         ..XdpConfig::default()
     };
     let address: SocketAddr = address.parse()?;

@@ -51,6 +51,9 @@ pub struct Ban {
     pub times: u32,
     pub since: u64,
     pub until: u64,
+    /// Packets that XDP dropped for it under daemons before this one.
+    #[serde(default)]
+    pub packets: u64,
 }
 
 /// Why a network is not banned, though the operator asked for it.
@@ -149,7 +152,16 @@ impl Book {
         let until = now.saturating_add(settings.lifetime_of(times));
         *client = Client { times, until, last_seen: now, ..Client::default() };
         let note = String::new();
-        let ban = Ban { network, offence: Some(offence), note, offences, times, since: now, until };
+        let ban = Ban {
+            network,
+            offence: Some(offence),
+            note,
+            offences,
+            times,
+            since: now,
+            until,
+            packets: 0,
+        };
         self.bans.insert(network, ban.clone());
         Some(ban)
     }
@@ -181,7 +193,16 @@ impl Book {
             return Err(NotBanned::TooMany);
         }
         let until = now.saturating_add(lifetime.as_secs().max(1));
-        let ban = Ban { network, offence: None, note, offences: 0, times: 1, since: now, until };
+        let ban = Ban {
+            network,
+            offence: None,
+            note,
+            offences: 0,
+            times: 1,
+            since: now,
+            until,
+            packets: 0,
+        };
         self.bans.insert(network, ban.clone());
         Ok(ban)
     }

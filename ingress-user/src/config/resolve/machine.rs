@@ -1,6 +1,7 @@
 //! What depends on the hardware: CPUs and network interfaces.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::super::error::ConfigError;
 use super::super::file;
@@ -17,6 +18,9 @@ const INTERFACES_MAX: usize = ingress_ebpf::abi::INTERFACES_MAX;
 /// Events a second; 0 is no limit. No CPU sees more.
 const RATE: RangeInclusive<u64> = 0..=100_000_000;
 const BURST: RangeInclusive<u64> = 1..=100_000_000;
+/// A heartbeat comes every second. After an hour nobody waits for the daemon any more.
+const HEARTBEAT_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_secs(2)..=Duration::from_secs(3_600);
 /// A SYN is one packet.
 const SYN_PAYLOAD_BYTES: RangeInclusive<u64> = 0..=65_535;
 
@@ -107,9 +111,23 @@ pub(super) fn xdp(at: &Place<'_, '_>, file: file::Xdp) -> Result<XdpConfig, Conf
         let expected = format!("at most {INTERFACES_MAX} interfaces");
         return Err(at.source.problem("xdp.interfaces", expected));
     }
+    let section = Section { source, name: "xdp" };
+    let heartbeat_timeout = section.duration_in(
+        "heartbeat_timeout",
+        file.heartbeat_timeout,
+        HEARTBEAT_TIMEOUT,
+        d.heartbeat_timeout,
+    )?;
     let filter = filter(at, &file.filter)?;
     let pin_dir = file.pin_dir.map_or(Ok(d.pin_dir), |text| at.path("xdp.pin_dir", &text))?;
-    Ok(XdpConfig { interfaces: file.interfaces, mode, steering, pin_dir, filter })
+    Ok(XdpConfig {
+        interfaces: file.interfaces,
+        mode,
+        steering,
+        pin_dir,
+        heartbeat_timeout,
+        filter,
+    })
 }
 
 fn filter(at: &Place<'_, '_>, file: &file::Filter) -> Result<FilterConfig, ConfigError> {

@@ -149,8 +149,13 @@ fn trial(subject: &Subject<'_>, tier: Tier, interfaces: &[u32]) -> Finding {
         Tier::Cpumap => Redirection::Cpus(subject.workers),
         Tier::Queues | Tier::IncomingCpu | Tier::None => Redirection::Off,
     };
-    let filter = &subject.xdp.filter;
-    let setup = Setup { ports: subject.ports, interfaces, redirection, filter };
+    let setup = Setup {
+        ports: subject.ports,
+        interfaces,
+        redirection,
+        heartbeat_timeout: subject.xdp.heartbeat_timeout,
+        filter: &subject.xdp.filter,
+    };
     let loaded = object().ok_or(XdpError::NoObject).and_then(|it| Prefilter::load(it, setup));
     match loaded {
         Ok(_prefilter) => Finding::ok("program", "the kernel's verifier accepts it"),
