@@ -125,7 +125,11 @@ fn syn(client: &str) -> Frame {
 }
 
 /// The loaded program.
-pub(crate) struct Kernel(Prefilter);
+pub(crate) struct Kernel {
+    prefilter: Prefilter,
+    /// When it was last asked.
+    counts: Counts,
+}
 
 /// Packets of an interface, by its place, and a queue of it.
 pub(crate) type Counts = BTreeMap<(u32, u32, &'static str), u64>;
@@ -169,25 +173,33 @@ impl Kernel {
         for frame in setup.before() {
             let _ = prefilter.run(&frame.bytes()).unwrap();
         }
-        Some(Self(prefilter))
+        let counts = counts(&prefilter);
+        Some(Self { prefilter, counts })
     }
 
     /// What the program does, and the frame as it hands it on.
     pub(crate) fn run(&mut self, octets: &[u8]) -> (Action, Vec<u8>) {
-        self.0.run_through(octets).unwrap()
+        self.prefilter.run_through(octets).unwrap()
     }
 
-    /// Of all interfaces and queues, those that had a packet.
-    pub(crate) fn counts(&self) -> Counts {
-        let mut counts = Counts::new();
-        for slot in 0..INTERFACES_MAX as u32 {
-            for queue in self.0.traffic(slot).unwrap().queues {
-                let moved = queue.verdicts.into_iter().filter(|(_, packets)| *packets != 0);
-                counts.extend(moved.map(|(name, n)| ((slot, queue.queue, name), n)));
-            }
-        }
-        counts
+    /// What was counted since the last time.
+    pub(crate) fn counted(&mut self) -> Counts {
+        let before = std::mem::replace(&mut self.counts, counts(&self.prefilter));
+        let since = self.counts.iter().map(|(key, n)| (*key, n - before.get(key).unwrap_or(&0)));
+        since.filter(|(_, packets)| *packets != 0).collect()
     }
+}
+
+/// Of all interfaces and queues, those that had a packet.
+fn counts(prefilter: &Prefilter) -> Counts {
+    let mut counts = Counts::new();
+    for slot in 0..INTERFACES_MAX as u32 {
+        for queue in prefilter.traffic(slot).unwrap().queues {
+            let seen = queue.verdicts.into_iter().filter(|(_, packets)| *packets != 0);
+            counts.extend(seen.map(|(name, n)| ((slot, queue.queue, name), n)));
+        }
+    }
+    counts
 }
 
 fn fill(prefilter: &Prefilter) {
@@ -200,12 +212,6 @@ fn fill(prefilter: &Prefilter) {
         }
     }
     filter.set_lists(Lists::new(networks(&ALLOWED), networks(&DENIED))).unwrap();
-}
-
-/// What moved between two readings.
-pub(crate) fn moved(before: &Counts, after: &Counts) -> Counts {
-    let since = after.iter().map(|(key, n)| (*key, n - before.get(key).unwrap_or(&0)));
-    since.filter(|(_, packets)| *packets != 0).collect()
 }
 
 /// The decoder and the filter without a kernel.
