@@ -131,7 +131,11 @@ fn syn(client: &str) -> Frame {
 }
 
 /// The loaded program.
-pub(crate) struct Kernel(Prefilter);
+pub(crate) struct Kernel {
+    prefilter: Prefilter,
+    /// When it was last asked.
+    counts: Counts,
+}
 
 /// Packets of an interface, by its place, and a queue of it.
 pub(crate) type Counts = BTreeMap<(u32, u32, &'static str), u64>;
@@ -180,8 +184,9 @@ impl Kernel {
         for frame in setup.before() {
             let _ = prefilter.run(&frame.bytes()).unwrap();
         }
-        let mut kernel = Self(prefilter);
-        while setup.is_unattended && !kernel.has_counted(Verdict::Unattended) {
+        let counts = counts(&prefilter);
+        let mut kernel = Self { prefilter, counts };
+        while setup.is_unattended && !kernel.is_left_alone() {
             // Until the clock ticks for the first time since the beat.
             let _ = kernel.run(&Frame::v4(25).bytes());
         }
@@ -190,24 +195,32 @@ impl Kernel {
 
     /// What the program does, and the frame as it hands it on.
     pub(crate) fn run(&mut self, octets: &[u8]) -> (Action, Vec<u8>) {
-        self.0.run_through(octets).unwrap()
+        self.prefilter.run_through(octets).unwrap()
     }
 
-    fn has_counted(&self, verdict: Verdict) -> bool {
-        self.counts().keys().any(|(_, _, name)| *name == verdict.name())
+    /// Whether a packet has been counted as that of a filter without a daemon since the last time.
+    fn is_left_alone(&mut self) -> bool {
+        self.counted().keys().any(|(_, _, verdict)| *verdict == Verdict::Unattended.name())
     }
 
-    /// Of all interfaces and queues, those that had a packet.
-    pub(crate) fn counts(&self) -> Counts {
-        let mut counts = Counts::new();
-        for slot in 0..INTERFACES_MAX as u32 {
-            for queue in self.0.traffic(slot).unwrap().queues {
-                let moved = queue.verdicts.into_iter().filter(|(_, packets)| *packets != 0);
-                counts.extend(moved.map(|(name, n)| ((slot, queue.queue, name), n)));
-            }
+    /// What was counted since the last time.
+    pub(crate) fn counted(&mut self) -> Counts {
+        let before = std::mem::replace(&mut self.counts, counts(&self.prefilter));
+        let since = self.counts.iter().map(|(key, n)| (*key, n - before.get(key).unwrap_or(&0)));
+        since.filter(|(_, packets)| *packets != 0).collect()
+    }
+}
+
+/// Of all interfaces and queues, those that had a packet.
+fn counts(prefilter: &Prefilter) -> Counts {
+    let mut counts = Counts::new();
+    for slot in 0..INTERFACES_MAX as u32 {
+        for queue in prefilter.traffic(slot).unwrap().queues {
+            let seen = queue.verdicts.into_iter().filter(|(_, packets)| *packets != 0);
+            counts.extend(seen.map(|(name, n)| ((slot, queue.queue, name), n)));
         }
-        counts
     }
+    counts
 }
 
 fn fill(prefilter: &Prefilter) {
@@ -220,12 +233,6 @@ fn fill(prefilter: &Prefilter) {
         }
     }
     filter.set_lists(Lists::new(networks(&ALLOWED), networks(&DENIED))).unwrap();
-}
-
-/// What moved between two readings.
-pub(crate) fn moved(before: &Counts, after: &Counts) -> Counts {
-    let since = after.iter().map(|(key, n)| (*key, n - before.get(key).unwrap_or(&0)));
-    since.filter(|(_, packets)| *packets != 0).collect()
 }
 
 /// The decoder and the filter without a kernel.
