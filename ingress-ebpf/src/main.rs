@@ -145,7 +145,8 @@ fn baseline(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
-/// Notes the time: that the daemon is there, and what the clock says, which it has no other way to learn. Run by BPF_PROG_TEST_RUN, never attached.
+/// Notes the time: that the daemon is there, and what the clock says, which it has no other way to learn. Run by
+/// BPF_PROG_TEST_RUN, never attached.
 #[xdp]
 fn beat(_ctx: XdpContext) -> u32 {
     if let Some(beat) = BEAT.get_ptr_mut(0) {
