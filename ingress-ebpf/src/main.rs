@@ -137,7 +137,8 @@ fn judge(ctx: &XdpContext, segment: &Segment) -> (Verdict, u32) {
     (if matches!(verdict, Verdict::Passed) { steered } else { verdict }, action)
 }
 
-/// Notes the time: that the daemon is there, and what the clock says, which it has no other way to learn. Run by BPF_PROG_TEST_RUN, never attached.
+/// Notes the time: that the daemon is there, and what the clock says, which it has no other way to learn. Run by
+/// BPF_PROG_TEST_RUN, never attached.
 #[xdp]
 fn beat(_ctx: XdpContext) -> u32 {
     if let Some(beat) = BEAT.get_ptr_mut(0) {

@@ -21,24 +21,33 @@ use super::lists::{Change, Lists};
 use super::maps::take;
 use crate::config::{FilterConfig, FilterMode};
 
-/// The filter of a running program. Shared: every method may be called from any thread.
+/// The filter of a running program. Shared: every method may be called from any thread. Long lists take seconds to exchange; neither
+/// the heartbeat nor bans nor samples wait for that, since what they need is locked by itself.
 pub struct Filter {
-    maps: Mutex<Maps>,
+    lists: Mutex<ListMaps>,
+    bans: Mutex<Bans>,
+    samples: Mutex<Samples>,
     mode: FilterMode,
     is_attached: AtomicBool,
 }
 
-struct Maps {
-    bans: BanTable,
+struct Bans {
+    table: BanTable,
+    beat: Array<MapData, u64>,
+    clock: Pair,
+}
+
+struct Samples {
+    ring: RingBuf<MapData>,
+    lost: PerCpuArray<MapData, u64>,
+}
+
+struct ListMaps {
     listed_v4: LpmTrie<MapData, [u8; 4], Listings>,
     listed_v6: LpmTrie<MapData, [u8; 16], Listings>,
     blocks_v4: Array<MapData, u64>,
     blocks_v6: Array<MapData, u64>,
     generation: Array<MapData, u32>,
-    samples: RingBuf<MapData>,
-    samples_lost: PerCpuArray<MapData, u64>,
-    beat: Array<MapData, u64>,
-    clock: Pair,
     /// In force.
     lists: Lists,
     blocks: Blocks,
@@ -103,22 +112,25 @@ fn period(per_second: u32) -> u64 {
 impl Filter {
     /// `seed`: of the program's hashes.
     pub(super) fn take(ebpf: &mut Ebpf, mode: FilterMode, seed: u64) -> Result<Self, XdpError> {
-        let maps = Maps {
-            bans: BanTable::take(ebpf, seed)?,
+        let bans = Bans {
+            table: BanTable::take(ebpf, seed)?,
+            beat: take(ebpf, names::BEAT)?,
+            // Not known before the first beat.
+            clock: Pair::with(0),
+        };
+        let samples =
+            Samples { ring: take(ebpf, names::SAMPLES)?, lost: take(ebpf, names::SAMPLES_LOST)? };
+        let lists = ListMaps {
             listed_v4: take(ebpf, names::LISTED_V4)?,
             listed_v6: take(ebpf, names::LISTED_V6)?,
             blocks_v4: take(ebpf, names::BLOCKS_V4)?,
             blocks_v6: take(ebpf, names::BLOCKS_V6)?,
             generation: take(ebpf, names::GENERATION)?,
-            samples: take(ebpf, names::SAMPLES)?,
-            samples_lost: take(ebpf, names::SAMPLES_LOST)?,
-            beat: take(ebpf, names::BEAT)?,
-            // Not known before the first beat.
-            clock: Pair::with(0),
             lists: Lists::default(),
             blocks: Blocks::default(),
         };
-        Ok(Self { maps: Mutex::new(maps), mode, is_attached: AtomicBool::new(false) })
+        let (lists, bans, samples) = (Mutex::new(lists), Mutex::new(bans), Mutex::new(samples));
+        Ok(Self { lists, bans, samples, mode, is_attached: AtomicBool::new(false) })
     }
 
     /// Whether the program asks it at all.
@@ -135,15 +147,15 @@ impl Filter {
         self.is_attached.store(true, Ordering::Relaxed);
     }
 
-    /// Reckons with what the program's clock said at its last beat. To be called right behind it. How long that was after the one before,
-    /// which is very long for the first.
+    /// Reckons with what the program's clock said at its last beat. To be called right behind it. How long that was after the one
+    /// before, which is very long for the first.
     pub(super) fn read_clock(&self) -> Result<Duration, XdpError> {
-        let mut maps = self.maps();
-        let read = maps.beat.get(&0, 0);
+        let mut bans = locked(&self.bans);
+        let read = bans.beat.get(&0, 0);
         let program =
             read.map_err(|error| XdpError::from_map("read the program's clock", error))?;
-        let since = maps.clock.until(program);
-        maps.clock = Pair::with(program);
+        let since = bans.clock.until(program);
+        bans.clock = Pair::with(program);
         Ok(since)
     }
 
@@ -153,19 +165,19 @@ impl Filter {
     /// [`XdpError::TooManyBans`] when there is no place for it.
     pub fn ban(&self, client: IpAddr, lifetime: Duration) -> Result<(), XdpError> {
         let lifetime = u64::try_from(lifetime.as_nanos()).unwrap_or(u64::MAX);
-        let mut maps = self.maps();
-        let until = maps.clock.now().saturating_add(lifetime);
-        maps.bans.ban(key_of(client), until)
+        let mut bans = locked(&self.bans);
+        let until = bans.clock.now().saturating_add(lifetime);
+        bans.table.ban(key_of(client), until)
     }
 
     /// Ends a ban, if there is one.
     pub fn lift_ban(&self, client: IpAddr) {
-        self.maps().bans.lift(key_of(client));
+        locked(&self.bans).table.lift(key_of(client));
     }
 
     /// Packets that the ban of this client has dropped.
     pub fn packets_of_ban(&self, client: IpAddr) -> u64 {
-        self.maps().bans.packets(key_of(client))
+        locked(&self.bans).table.packets(key_of(client))
     }
 
     /// Puts these lists in force in place of the ones before, all at once. Costs a system call for each prefix of both.
@@ -173,7 +185,7 @@ impl Filter {
     /// # Errors
     /// [`XdpError::Map`] when the kernel has no memory for them; those before stay in force.
     pub fn set_lists(&self, lists: Lists) -> Result<(), XdpError> {
-        let mut maps = self.maps();
+        let mut maps = locked(&self.lists);
         let map_error = |error| XdpError::from_map("write the lists of networks", error);
         let generation = maps.generation.get(&0, 0).map_err(map_error)?;
         let changes = Change::between(&maps.lists, &lists);
@@ -197,9 +209,9 @@ impl Filter {
 
     /// Samples that came since the last call.
     pub fn samples(&self) -> Vec<DroppedPacket> {
-        let mut maps = self.maps();
+        let mut maps = locked(&self.samples);
         let mut samples = Vec::new();
-        while let Some(item) = maps.samples.next() {
+        while let Some(item) = maps.ring.next() {
             samples.extend(DroppedPacket::parse(&item));
         }
         samples
@@ -207,16 +219,11 @@ impl Filter {
 
     /// Samples that found no room, since the program was loaded.
     pub fn samples_lost(&self) -> u64 {
-        self.maps().samples_lost.get(&0, 0).map_or(0, |values| values.iter().sum())
-    }
-
-    fn maps(&self) -> MutexGuard<'_, Maps> {
-        // Each map is whole after each call, so a panic elsewhere leaves nothing half done.
-        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.samples).lost.get(&0, 0).map_or(0, |values| values.iter().sum())
     }
 }
 
-impl Maps {
+impl ListMaps {
     fn set_listing(&mut self, network: IpNet, value: Listings) -> Result<(), aya::maps::MapError> {
         let length = u32::from(network.prefix_len());
         match network.network() {
@@ -267,6 +274,11 @@ impl DroppedPacket {
             interface_index,
         })
     }
+}
+
+fn locked<T>(maps: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each map is whole after each call, so a panic elsewhere leaves nothing half done.
+    maps.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn key_of(client: IpAddr) -> u64 {
