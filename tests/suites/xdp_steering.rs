@@ -211,8 +211,8 @@ fn open_connections_stay_on_their_cpu_while_buckets_move() {
     }
 }
 
-/// For a worker to be found overloaded, which takes five seconds.
-const MOVE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For a worker to be found overloaded, which takes five seconds when it gets a quarter of its CPU from whoever else is busy.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Sessions that stay; they have one worker.
 const BIG_SENDERS: u64 = 4;
@@ -226,9 +226,7 @@ fn start_daemon(pair: &Pair) -> (Daemon, Site) {
          [xdp]\ninterfaces = [\"{INTERFACE}\"]\nmode = \"native\"\n"
     ))
     .unwrap();
-    // Before others, who may keep all CPUs busy: a worker is to be so by its own work.
-    let mut command = pair.server.command("nice");
-    command.args(["-n", "-20"]).arg(ingress_tests::bin());
+    let mut command = pair.server.command(ingress_tests::bin());
     command.arg("run").arg("--config").arg(site.config());
     (Daemon::start(command).unwrap(), site)
 }
@@ -237,7 +235,7 @@ fn start_daemon(pair: &Pair) -> (Daemon, Site) {
 fn big_senders(pair: &Pair, daemon: &Daemon) -> Program {
     let open = |worker| daemon.count(&format!("/workers/{worker}/connections_open")).unwrap();
     let mut command = pair.client.command("taskset");
-    command.args(["-c", "1", "timeout", "120", SENDERS, &format!("{SERVER_V4}:25")]);
+    command.args(["-c", "1", "timeout", "240", SENDERS, &format!("{SERVER_V4}:25")]);
     let mut senders = Program::start(&mut command);
     while open(0) < BIG_SENDERS {
         senders.ask("open");

@@ -13,8 +13,11 @@ use anyhow::{Context, Result, bail};
 
 use ingress_tests::client::Client;
 
-/// Commands between two messages, sent at once: they cost the worker much and us little. They fit a socket's buffer.
+/// Commands that are sent at once: they cost the worker much and us little. They fit a socket's buffer.
 const NOOPS: usize = 5_000;
+
+/// So often before each message, during which the worker has to wait for the disk.
+const ROUNDS: usize = 20;
 
 static IS_STOPPED: AtomicBool = AtomicBool::new(false);
 
@@ -54,9 +57,11 @@ fn send(mut session: Client) -> u64 {
     let mut replies = vec![0; expected.len()];
     let mut accepted = 0;
     while !IS_STOPPED.load(Ordering::Relaxed) {
-        session.send(&noops);
-        session.stream().read_exact(&mut replies).expect("a reply to each");
-        assert!(replies == expected.as_bytes(), "a reply to NOOP changed");
+        for _ in 0..ROUNDS {
+            session.send(&noops);
+            session.stream().read_exact(&mut replies).expect("a reply to each");
+            assert!(replies == expected.as_bytes(), "a reply to NOOP changed");
+        }
         session.message(b"Subject: one of many\r\n\r\nText\r\n");
         accepted += 1;
     }
