@@ -4,6 +4,7 @@
 //! - [`filter`]: what is dropped, over tables that the kernel keeps
 //! - [`hash`]: connection to bucket
 //! - [`abi`]: map layouts, verdicts and limits
+//! - [`syn_ack`]: the answer to a SYN, for which nothing is remembered
 //! - `packets`: builds frames for tests (feature `packets`)
 //!
 //! The rule of the whole crate: what is not understood is handed on untouched, never dropped.
@@ -19,3 +20,4 @@ pub mod filter;
 pub mod hash;
 #[cfg(any(test, feature = "packets"))]
 pub mod packets;
+pub mod syn_ack;
