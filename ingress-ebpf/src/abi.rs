@@ -142,6 +142,8 @@ pub mod names {
     pub const PRESSURE_BURST: &str = "PRESSURE_BURST";
     /// Read-only global `u64`: of repeated drops, one in so many is sampled, a power of two; 0: none.
     pub const SAMPLE_EVERY: &str = "SAMPLE_EVERY";
+    /// Read-only global `u32`: 1 answers SYNs under pressure with a cookie, 0 never does.
+    pub const SYN_COOKIES: &str = "SYN_COOKIES";
 
     /// Read-only global `[u16; PORTS_MAX]`, host byte order; 0 is an empty slot.
     pub const PORTS: &str = "PORTS";
@@ -197,20 +199,22 @@ pub enum Verdict {
     Steered = 3,
     /// A SYN from a network of the allow list: passed or redirected.
     Allowed = 4,
+    /// A SYN that would be under pressure, answered with a cookie in place of the stack: there is nothing left to pass.
+    CookieSent = 5,
     /// Flags that no stack sends together: dropped, and so are those below.
-    BadFlags = 5,
-    Banned = 6,
-    Denied = 7,
+    BadFlags = 6,
+    Banned = 7,
+    Denied = 8,
     /// A SYN with more data than allowed.
-    SynPayload = 8,
+    SynPayload = 9,
     /// A SYN of a source that opens connections faster than allowed.
-    OverBudget = 9,
+    OverBudget = 10,
     /// A SYN of a source that has not proved to be there, while there are too many.
-    UnderPressure = 10,
+    UnderPressure = 11,
 }
 
 impl Verdict {
-    pub const COUNT: u32 = 11;
+    pub const COUNT: u32 = 12;
 
     /// Every verdict, in the order of its number.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -219,6 +223,7 @@ impl Verdict {
         Self::Passed,
         Self::Steered,
         Self::Allowed,
+        Self::CookieSent,
         Self::BadFlags,
         Self::Banned,
         Self::Denied,
@@ -241,6 +246,7 @@ impl Verdict {
             Self::Passed => "passed",
             Self::Steered => "steered",
             Self::Allowed => "allowed",
+            Self::CookieSent => "cookie_sent",
             Self::BadFlags => "bad_flags",
             Self::Banned => "banned",
             Self::Denied => "denied",

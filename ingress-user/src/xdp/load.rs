@@ -52,7 +52,9 @@ pub enum Action {
     Pass,
     Redirect,
     Drop,
-    /// `XDP_ABORTED` or `XDP_TX`, none of which the program should ever return.
+    /// The frame goes back to where it came from, with an answer in it.
+    Answer,
+    /// `XDP_ABORTED`, which the program should never return.
     Other(u32),
 }
 
@@ -98,7 +100,8 @@ impl Prefilter {
             .override_global(names::SOURCE_BURST, &globals.source_burst, true)
             .override_global(names::PRESSURE_PERIOD, &globals.pressure_period, true)
             .override_global(names::PRESSURE_BURST, &globals.pressure_burst, true)
-            .override_global(names::SAMPLE_EVERY, &globals.sample_every, true);
+            .override_global(names::SAMPLE_EVERY, &globals.sample_every, true)
+            .override_global(names::SYN_COOKIES, &globals.syn_cookies, true);
         if filter.mode == FilterMode::Off {
             without_filter(&mut loader);
         }
@@ -179,17 +182,34 @@ impl Prefilter {
     /// # Errors
     /// [`XdpError::TestRun`]; the kernel wants at least 14 bytes, an Ethernet header.
     pub fn run(&mut self, frame: &[u8]) -> Result<Action, XdpError> {
+        Ok(self.run_and_read(frame)?.0)
+    }
+
+    /// The same, with the frame as the program leaves it.
+    ///
+    /// # Errors
+    /// [`XdpError::TestRun`], as for [`run`](Self::run).
+    pub fn run_and_read(&mut self, frame: &[u8]) -> Result<(Action, Vec<u8>), XdpError> {
         let program: &mut Xdp = program(&mut self.ebpf, names::PREFILTER)?;
-        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        // An answer may be longer than what it answers.
+        let mut left = vec![0; frame.len() + ANSWER_BYTES_MAX];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut left),
+            ..TestRunOptions::default()
+        };
         let result = program
             .test_run(options)
             .map_err(|source| XdpError::TestRun { program: names::PREFILTER, source })?;
-        Ok(match result.return_value {
+        left.truncate(result.data_size_out as usize);
+        let action = match result.return_value {
             1 => Action::Drop,
             2 => Action::Pass,
+            3 => Action::Answer,
             4 => Action::Redirect,
             other => Action::Other(other),
-        })
+        };
+        Ok((action, left))
     }
 
     /// What a packet costs: the program's time for so many runs on the same frame, each of which is counted.
@@ -247,6 +267,9 @@ fn time(
     // The kernel tells the mean.
     Ok(result.duration * packets)
 }
+
+/// Ethernet with two VLAN tags, IPv6, and TCP with its longest header.
+const ANSWER_BYTES_MAX: usize = 22 + 40 + 60;
 
 /// The XDP program on an interface. Dropping it detaches.
 pub(super) struct Attached {

@@ -8,6 +8,7 @@
 //! - [`Filter`]: bans, lists and samples of the loaded program; `lists`: how one set of networks is exchanged for another
 //! - [`DenyLists`]: lists from files; [`SampleFeed`]: dropped packets for the log and for people
 //! - [`check`]: whether XDP will work on an interface, told without attaching
+//! - `cookies`: whether the kernel makes those that the program sends
 //! - `load`: object to kernel; `maps`: typed handles, the only place that knows the maps
 //!
 //! Everything hangs on file descriptors of this process: when it dies, however it dies, the kernel detaches the
@@ -15,6 +16,7 @@
 
 mod blocks;
 pub mod check;
+mod cookies;
 mod deny;
 mod error;
 mod filter;

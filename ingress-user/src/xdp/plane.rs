@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
 use crate::config::XdpConfig;
-use crate::nic::Survey;
+use crate::nic::{Machine, Survey};
 
+use super::cookies::{self, Making};
 use super::error::XdpError;
 use super::filter::Filter;
 use super::load::{self, Attached, Prefilter, Redirection, Setup};
@@ -46,12 +47,18 @@ impl DataPlane {
         };
         let attached = attach_all(config, attach, ports, redirection);
         match attached.map_err(|error| error.with_occupant(&survey.programs)) {
-            Ok((prefilter, interfaces)) => Ok(Self {
-                tier: plan.tier,
-                reason: plan.reason.into(),
-                prefilter: Some(prefilter),
-                interfaces,
-            }),
+            Ok((prefilter, interfaces)) => {
+                if config.filter.sends_cookies() && Making::read(&Machine::this()) == Making::Never
+                {
+                    tracing::warn!("{}: {}", cookies::NEVER, cookies::REMEDY);
+                }
+                Ok(Self {
+                    tier: plan.tier,
+                    reason: plan.reason.into(),
+                    prefilter: Some(prefilter),
+                    interfaces,
+                })
+            }
             Err(error) if attach.required => Err(error),
             Err(error) => {
                 let reason = format!("XDP is not in use: {}.", error.with_causes());
