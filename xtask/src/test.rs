@@ -206,6 +206,12 @@ const NEEDS: &[Needs] = &[
         clients: &[],
     },
     Needs {
+        suite: "xdp_cookies",
+        privilege: Privilege::Kernel,
+        programs: &["ip", "ethtool", "python3", "smtp-source"],
+        clients: &[],
+    },
+    Needs {
         suite: "xdp_steering",
         privilege: Privilege::Kernel,
         programs: &["ip", "ethtool"],
