@@ -164,6 +164,8 @@ pub mod names {
     pub const PRESSURE_BURST: &str = "PRESSURE_BURST";
     /// Read-only global `u64`: of repeated drops, one in so many is sampled, a power of two; 0: none.
     pub const SAMPLE_EVERY: &str = "SAMPLE_EVERY";
+    /// Read-only global `u32`: 1 answers SYNs under pressure with a cookie, 0 never does.
+    pub const SYN_COOKIES: &str = "SYN_COOKIES";
 
     /// Read-only global `[u16; PORTS_MAX]`, host byte order; 0 is an empty slot.
     pub const PORTS: &str = "PORTS";
@@ -221,20 +223,22 @@ pub enum Verdict {
     Allowed = 4,
     /// For one of our listeners, while the daemon gives no sign of life: passed unseen, on the CPU it came to.
     Unattended = 5,
+    /// A SYN that would be under pressure, answered with a cookie in place of the stack: there is nothing left to pass.
+    CookieSent = 6,
     /// Flags that no stack sends together: dropped, and so are those below.
-    BadFlags = 6,
-    Banned = 7,
-    Denied = 8,
+    BadFlags = 7,
+    Banned = 8,
+    Denied = 9,
     /// A SYN with more data than allowed.
-    SynPayload = 9,
+    SynPayload = 10,
     /// A SYN of a source that opens connections faster than allowed.
-    OverBudget = 10,
+    OverBudget = 11,
     /// A SYN of a source that has not proved to be there, while there are too many.
-    UnderPressure = 11,
+    UnderPressure = 12,
 }
 
 impl Verdict {
-    pub const COUNT: u32 = 12;
+    pub const COUNT: u32 = 13;
 
     /// Every verdict, in the order of its number.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -244,6 +248,7 @@ impl Verdict {
         Self::Steered,
         Self::Allowed,
         Self::Unattended,
+        Self::CookieSent,
         Self::BadFlags,
         Self::Banned,
         Self::Denied,
@@ -267,6 +272,7 @@ impl Verdict {
             Self::Steered => "steered",
             Self::Allowed => "allowed",
             Self::Unattended => "unattended",
+            Self::CookieSent => "cookie_sent",
             Self::BadFlags => "bad_flags",
             Self::Banned => "banned",
             Self::Denied => "denied",

@@ -76,7 +76,7 @@ pub fn decode<R: Reader>(packet: &R) -> Result<Segment, Miss> {
 
 /// EtherType of the payload and the offset where it begins, tags stepped over.
 #[inline(always)]
-fn ethernet<R: Reader>(packet: &R) -> Result<(u16, usize), Miss> {
+pub(crate) fn ethernet<R: Reader>(packet: &R) -> Result<(u16, usize), Miss> {
     let mut at = ethernet_field::ETHER_TYPE;
     let mut kind = u16_at(packet, at)?;
     for _ in 0..TAGS_MAX {

@@ -7,6 +7,7 @@
 //! - [`hash`]: connection to bucket
 //! - [`steer`]: bucket to CPU, while buckets move and open connections stay
 //! - [`abi`]: map layouts, verdicts and limits
+//! - [`syn_ack`]: the answer to a SYN, for which nothing is remembered
 //! - `packets`: builds frames for tests, `tables`: the filter's tables without a kernel (feature `packets`)
 //!
 //! The rule of the whole crate: what is not understood is handed on untouched, never dropped.
@@ -25,5 +26,6 @@ pub mod hash;
 #[cfg(any(test, feature = "packets"))]
 pub mod packets;
 pub mod steer;
+pub mod syn_ack;
 #[cfg(any(test, feature = "packets"))]
 pub mod tables;

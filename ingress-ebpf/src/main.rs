@@ -27,6 +27,10 @@ use ingress_ebpf::decode::{Addresses, Miss, Reader, Segment, decode};
 use ingress_ebpf::filter::{self, Policy, Source, Tables};
 use ingress_ebpf::hash;
 
+mod cookies;
+
+use cookies::Unanswered;
+
 #[map]
 static COUNTERS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
 #[map]
@@ -89,6 +93,8 @@ static PRESSURE_PERIOD: u64 = 0;
 static PRESSURE_BURST: u64 = 0;
 #[unsafe(no_mangle)]
 static SAMPLE_EVERY: u64 = 0;
+#[unsafe(no_mangle)]
+static SYN_COOKIES: u32 = 0;
 
 /// The reader of the ring looks by itself: to wake it for each sample would cost more than the drop.
 const NO_WAKEUP: u64 = 1;
@@ -103,7 +109,7 @@ fn prefilter(ctx: XdpContext) -> u32 {
         Ok(segment) if !abi::is_ours(settings(&PORTS), segment.destination_port) => {
             (Verdict::NotOurs, xdp_action::XDP_PASS)
         }
-        Ok(segment) => judge(&ctx, &segment),
+        Ok(segment) => judge(&ctx, &packet, &segment),
         Err(Miss::NotTcp) => (Verdict::NotOurs, xdp_action::XDP_PASS),
         Err(Miss::NotUnderstood) => (Verdict::NotUnderstood, xdp_action::XDP_PASS),
     };
@@ -112,7 +118,7 @@ fn prefilter(ctx: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn judge(ctx: &XdpContext, segment: &Segment) -> (Verdict, u32) {
+fn judge(ctx: &XdpContext, packet: &Packet, segment: &Segment) -> (Verdict, u32) {
     let beat = BEAT.get(0).copied().unwrap_or(0);
     if !filter::is_attended(beat, now(), setting(&HEARTBEAT_TIMEOUT)) {
         return (Verdict::Unattended, xdp_action::XDP_PASS);
@@ -122,6 +128,13 @@ fn judge(ctx: &XdpContext, segment: &Segment) -> (Verdict, u32) {
     if enforcement != OFF {
         let mut maps = Maps::default();
         verdict = filter::judge(segment, &mut maps);
+        if matches!(verdict, Verdict::UnderPressure) && setting(&SYN_COOKIES) != 0 {
+            match cookies::answer(ctx, packet, segment) {
+                Ok(()) => return (Verdict::CookieSent, xdp_action::XDP_TX),
+                Err(Unanswered::OpenConnection) => verdict = Verdict::Passed,
+                Err(Unanswered::Declined) => {}
+            }
+        }
         if verdict.is_against() {
             take_sample(ctx, segment, verdict, maps.packets_of_ban);
             if enforcement == DROP {

@@ -212,6 +212,12 @@ const NEEDS: &[Needs] = &[
         clients: &[],
     },
     Needs {
+        suite: "xdp_cookies",
+        privilege: Privilege::Kernel,
+        programs: &["ip", "ethtool", "python3", "smtp-source"],
+        clients: &[],
+    },
+    Needs {
         suite: "xdp_restart",
         privilege: Privilege::Kernel,
         programs: &["ip", "ethtool", "python3", "smtp-source"],

@@ -62,6 +62,7 @@ impl Default for FilterConfig {
             connections_per_second: 50,
             connections_burst: 500,
             pressure_per_second: 20_000,
+            syn_cookies: false,
             syn_payload_bytes_max: 0,
             sample_every: 8_192,
         }

@@ -133,6 +133,7 @@ impl From<&FilterConfig> for file::Filter {
             connections_per_second: count(filter.connections_per_second),
             connections_burst: count(filter.connections_burst),
             pressure_per_second: count(filter.pressure_per_second),
+            syn_cookies: Some(filter.syn_cookies),
             syn_payload_bytes_max: Some(Size(filter.syn_payload_bytes_max.into())),
             sample_every: count(filter.sample_every),
         }

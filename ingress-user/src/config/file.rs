@@ -185,6 +185,7 @@ pub(super) struct Filter {
     pub(super) connections_per_second: Option<Count>,
     pub(super) connections_burst: Option<Count>,
     pub(super) pressure_per_second: Option<Count>,
+    pub(super) syn_cookies: Option<bool>,
     pub(super) syn_payload_bytes_max: Option<Size>,
     pub(super) sample_every: Option<Count>,
 }

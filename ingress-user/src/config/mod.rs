@@ -200,11 +200,21 @@ pub struct FilterConfig {
     /// New connections that one CPU sees, of sources that have not proved to be there, before those have to try twice. Default
     /// 20,000; 0: never.
     pub pressure_per_second: u32,
+    /// Whether such a SYN is answered with a cookie instead, in mode `drop`. Default no: a connection made so has no options but the
+    /// segment size.
+    pub syn_cookies: bool,
     /// Octets that a SYN may carry; TCP Fast Open (RFC 7413) puts data there. Default 0.
     pub syn_payload_bytes_max: u32,
     /// Beside the first drop of each source, one of so many is sampled, rounded up to a power of two. Default
     /// 8,192; 0: no samples at all.
     pub sample_every: u32,
+}
+
+impl FilterConfig {
+    /// Whether the program answers anybody: a monitor changes nothing.
+    pub fn sends_cookies(&self) -> bool {
+        self.syn_cookies && self.mode == FilterMode::Drop
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

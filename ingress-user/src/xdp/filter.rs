@@ -76,6 +76,7 @@ pub(super) struct Globals {
     pub(super) pressure_period: u64,
     pub(super) pressure_burst: u64,
     pub(super) sample_every: u64,
+    pub(super) syn_cookies: u32,
 }
 
 impl Globals {
@@ -100,6 +101,7 @@ impl Globals {
                 0 => 0,
                 every => u64::from(every).next_power_of_two(),
             },
+            syn_cookies: u32::from(config.sends_cookies()),
         }
     }
 }

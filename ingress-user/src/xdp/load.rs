@@ -58,7 +58,9 @@ pub enum Action {
     Pass,
     Redirect,
     Drop,
-    /// `XDP_ABORTED` or `XDP_TX`, none of which the program should ever return.
+    /// The frame goes back to where it came from, with an answer in it.
+    Answer,
+    /// `XDP_ABORTED`, which the program should never return.
     Other(u32),
 }
 
@@ -122,7 +124,8 @@ impl Prefilter {
             .override_global(names::SOURCE_BURST, &globals.source_burst, true)
             .override_global(names::PRESSURE_PERIOD, &globals.pressure_period, true)
             .override_global(names::PRESSURE_BURST, &globals.pressure_burst, true)
-            .override_global(names::SAMPLE_EVERY, &globals.sample_every, true);
+            .override_global(names::SAMPLE_EVERY, &globals.sample_every, true)
+            .override_global(names::SYN_COOKIES, &globals.syn_cookies, true);
         if filter.mode == FilterMode::Off {
             without_filter(&mut loader);
         } else if let Some(pins) = pins {
@@ -265,6 +268,7 @@ impl Prefilter {
         let action = match result.return_value {
             1 => Action::Drop,
             2 => Action::Pass,
+            3 => Action::Answer,
             4 => Action::Redirect,
             other => Action::Other(other),
         };

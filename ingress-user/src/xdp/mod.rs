@@ -12,6 +12,7 @@
 //! - `ban_table`: where a ban stands in the kernel's map
 //! - [`beat`]: the daemon's sign of life, without which the program passes everything
 //! - `clock`: what time it is for the program
+//! - `cookies`: whether the kernel makes those that the program sends
 //! - `load`: object to kernel; `maps`: typed handles, the only place that knows the maps
 //!
 //! - `pins`: what outlives the daemon
@@ -24,6 +25,7 @@ mod ban_table;
 mod blocks;
 pub mod check;
 mod clock;
+mod cookies;
 mod deny;
 mod error;
 mod filter;

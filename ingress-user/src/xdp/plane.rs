@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::config::{FilterMode, XdpConfig};
-use crate::nic::Survey;
+use crate::nic::{Machine, Survey};
 
+use super::cookies::{self, Making};
 use super::error::XdpError;
 use super::filter::Filter;
 use super::load::{self, Attached, Prefilter, Redirection, Setup};
@@ -63,6 +64,9 @@ impl<'a> PreparedDataPlane<'a> {
             Tier::Cpumap => Redirection::Cpus(worker_cpus),
             Tier::Queues | Tier::IncomingCpu | Tier::None => Redirection::Off,
         };
+        if config.filter.sends_cookies() && Making::read(&Machine::this()) == Making::Never {
+            tracing::warn!("{}: {}", cookies::NEVER, cookies::REMEDY);
+        }
         let pins = open_pins(config, state_dir);
         match load(config, ports, redirection, pins.as_ref()) {
             Ok(prefilter) => Ok(Self { prefilter: Some((prefilter, attach)), pins, ..plane }),

@@ -94,7 +94,8 @@ fn the_host_judges_every_packet_as_its_file_says() {
 fn every_verdict_has_its_packets_and_every_packet_a_title_of_its_own() {
     let packets = packets();
     assert!(packets.len() >= PACKETS_MIN, "{} packets", packets.len());
-    for verdict in Verdict::ALL {
+    // A cookie takes a socket that listens: tests/xdp_cookies.rs.
+    for verdict in Verdict::ALL.into_iter().filter(|verdict| *verdict != Verdict::CookieSent) {
         let is_there = packets.iter().any(|packet| packet.verdict == verdict);
         assert!(is_there, "no packet for {}", verdict.name());
     }

@@ -168,6 +168,7 @@ fn filter(at: &Place<'_, '_>, file: &file::Filter) -> Result<FilterConfig, Confi
             file.pressure_per_second,
             d.pressure_per_second,
         )?,
+        syn_cookies: file.syn_cookies.unwrap_or(d.syn_cookies),
         syn_payload_bytes_max: payload as u32,
         sample_every: count("sample_every", file.sample_every, d.sample_every)?,
     })

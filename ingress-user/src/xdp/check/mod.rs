@@ -14,6 +14,7 @@ use std::{fs, io};
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 
+use super::cookies::{self, Making};
 use super::error::{XdpError, program_name};
 use super::lists::ListFile;
 use super::load::{self, Prefilter, Redirection, Setup};
@@ -113,6 +114,9 @@ pub async fn check(subject: &Subject<'_>) -> Report {
         };
         findings.extend(found.into_iter().map(|finding| finding.on(name)));
     }
+    if subject.xdp.filter.sends_cookies() {
+        findings.push(cookies(Making::read(&machine)));
+    }
     findings.extend(subject.xdp.filter.deny_files.iter().map(|file| list(file)));
     findings.push(trial(subject, plan.tier, &indexes));
     if plan.tier.selects_worker() {
@@ -120,6 +124,16 @@ pub async fn check(subject: &Subject<'_>) -> Report {
     }
     let (tier, reason) = result(subject.xdp, plan, &findings);
     Report { findings, tier: tier.map(Tier::name), reason }
+}
+
+fn cookies(making: Making) -> Finding {
+    match making {
+        Making::Never => Finding::warn("cookies", cookies::NEVER, cookies::REMEDY),
+        Making::WhenFull => {
+            Finding::ok("cookies", "the kernel makes them while the queue of a listener is full")
+        }
+        Making::Always => Finding::ok("cookies", "the kernel makes them for every SYN"),
+    }
 }
 
 /// Whether every line of a file of networks is one.
@@ -270,6 +284,14 @@ mod tests {
         assert_eq!(finding.state, State::Warn);
         assert!(finding.text.contains("deny:2: \"192.0.2.0/33\" is no"), "{finding}");
         assert_eq!(list(&folder.path().join("none")).state, State::Fail);
+    }
+
+    #[test]
+    fn cookies_that_the_kernel_never_makes_are_told() {
+        let finding = cookies(Making::Never);
+        assert_eq!(finding.state, State::Warn);
+        assert!(finding.to_string().ends_with("sysctl -w net.ipv4.tcp_syncookies=1"), "{finding}");
+        assert_eq!(cookies(Making::WhenFull).state, State::Ok);
     }
 
     #[test]
