@@ -1,50 +1,46 @@
 //! The running daemon: every part started in the order in which each needs the others, and stopped in reverse.
 
 mod balancing;
+mod data_plane;
+mod records;
+mod state;
+mod status;
 #[cfg(test)]
 mod tests;
 mod workers;
 
-use std::fs::DirBuilder;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use anyhow::Result;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use self::balancing::Balancing;
+use self::data_plane::{attach_data_plane, load_lists, prepare_data_plane, start_filter};
+use self::records::Records;
+use self::state::prepare_state;
+use self::status::status_source;
 use self::workers::{WorkerSeed, look_after, prepare_workers};
-use crate::bans::{self, BansThread};
-use crate::config::{Config, FilterConfig, ListenerConfig, TlsMode};
+use crate::bans::BansThread;
+use crate::config::{Config, ListenerConfig, TlsMode};
 use crate::control::{
     self, Bound, BoundMtaSts, Controls, ListenerStatus, PolicySite, StatusSource, XdpControl,
-    XdpInterfaceStatus, XdpQueueStatus, XdpStatus,
 };
 use crate::delivery::{self, DeliveryHandle};
 use crate::handover::{Estate, HandoverSocket, ListeningGroup, Predecessor};
 use crate::metrics::Metrics;
 use crate::nic::Survey;
-use crate::policy::RecipientDomains;
 use crate::smtp::dialect::Dialect;
 use crate::spool::{Spool, SpoolHandle, SpoolThread};
-use crate::tls::journal::{self, JournalThread, OwnSource};
+use crate::tls::journal::JournalThread;
 use crate::tls::reload::{self, Certificates};
-use crate::tls::verdict::Own;
 use crate::worker::clock::Now;
 use crate::worker::watch::WatchList;
 use crate::worker::{CompletionPost, Crew, Ending, MailboxSender, PreparedWorker, listener};
-use crate::xdp::{
-    self, DataPlane, DenyLists, Filter, InterfaceTelemetry, PreparedDataPlane, QueueTelemetry,
-    SampleFeed, Tier,
-};
-
-/// File descriptors beside those of connections: listeners, event loops, segments, deliveries, kernel maps.
-const OTHER_FILES: usize = 512;
+use crate::xdp::{self, DataPlane, DenyLists};
 
 /// Where the daemon can be reached, with the ports the kernel chose.
 #[derive(Debug)]
@@ -113,30 +109,19 @@ impl Daemon {
         if let Some(predecessor) = predecessor {
             predecessor.replace()?;
         }
-        let (reporter, handle, journal) =
-            journal::start(config.tls.memory.clone(), own_of(&certificates), &config.state_dir)
-                .context("cannot start the journal of TLS handshakes")?;
-        let mail = handle.clone();
-        let brought_mail = Box::new(move |client, since| mail.brought_mail(client, since));
-        let (offences, bans_handle, bans) = bans::start(
-            config.bans_with_exempt(),
-            prepared.filter().cloned(),
-            brought_mail,
-            &config.state_dir,
-        )
-        .context("cannot start the thread of bans")?;
-        // Soon: until now the old filter goes on alone, and nobody chooses the worker of a new connection.
-        let data_plane = Arc::new(attach_data_plane(&config, &groups, prepared)?);
-        runtime.spawn(xdp::beat(Arc::clone(&data_plane), config.xdp.heartbeat_timeout));
-        let filter = start_filter(lists, &data_plane, runtime);
         let control = control::bind(&config.control)?;
         let mta_sts = BoundMtaSts::bind(&config.mta_sts.listen)?;
 
         let metrics = Arc::new(Metrics::new(&config.worker_cpus));
         let commits_in_flight_max = config.spool.submissions_max + config.spool.batch_messages_max;
-        let prepared = prepare_workers(&config, commits_in_flight_max)?;
-        let mailboxes: Vec<MailboxSender> = prepared.iter().map(PreparedWorker::mailbox).collect();
+        let workers = prepare_workers(&config, commits_in_flight_max)?;
+        let mailboxes: Vec<MailboxSender> = workers.iter().map(PreparedWorker::mailbox).collect();
+        // Before anything else is written in the state folder: it has the lock.
         let (spool, spool_thread, delivery) = open_spool(&config, mailboxes, &metrics, runtime)?;
+        let records = Records::start(&config, &certificates, prepared.filter())?;
+        let data_plane = Arc::new(attach_data_plane(&config, &groups, prepared)?);
+        runtime.spawn(xdp::beat(Arc::clone(&data_plane), config.xdp.heartbeat_timeout));
+        let filter = start_filter(lists, &data_plane, runtime);
         let ready = Ready {
             listeners: groups.iter().map(Group::status).collect(),
             control: control.socket().to_owned(),
@@ -146,9 +131,9 @@ impl Daemon {
         let watches = WatchList::default();
         let controls = Controls {
             watches: watches.clone(),
-            journal: handle,
+            journal: records.journal_handle,
             certificates: Arc::clone(&certificates),
-            bans: bans_handle,
+            bans: records.bans_handle,
             xdp: filter.clone(),
         };
         let site = policy_site(&config, &certificates);
@@ -172,11 +157,11 @@ impl Daemon {
             spool,
             metrics: Arc::clone(&metrics),
             watches,
-            journal: reporter,
-            bans: offences,
+            journal: records.handshakes,
+            bans: records.offences,
             commits_in_flight_max,
         };
-        let crew = Arc::new(Crew::new(seed.start_workers(prepared, groups)?));
+        let crew = Arc::new(Crew::new(seed.start_workers(workers, groups)?));
         let balancing = Balancing::new(Arc::clone(&data_plane), metrics);
         runtime.spawn(look_after(Arc::clone(&crew), balancing));
         Ok(Self {
@@ -186,8 +171,8 @@ impl Daemon {
             crew,
             certificates,
             filter,
-            journal,
-            bans,
+            journal: records.journal,
+            bans: records.bans,
             delivery,
             spool: spool_thread,
             control,
@@ -250,19 +235,6 @@ impl Daemon {
     }
 }
 
-/// What has to be there before anything starts: the state folder, and certificates that can be served.
-fn prepare_state(config: &Config) -> Result<Arc<Certificates>> {
-    create_state_dir(config)?;
-    tracing::info!(state_dir = %config.state_dir.display(), "spool and certificates are kept here");
-    warn_about_load_test_settings(config);
-    raise_file_limit(config.limits.connections_max);
-    let certificates = Certificates::load(config.tls.clone(), &config.hostname, &config.state_dir)?;
-    Ok(Arc::new(match config.mta_sts.listen.is_empty() {
-        true => certificates,
-        false => certificates.with_https(config.mta_sts.certificates.clone())?,
-    }))
-}
-
 /// Recovers what the spool holds, and begins to deliver it.
 fn open_spool(
     config: &Config,
@@ -288,45 +260,6 @@ fn open_spool(
     Ok((spool.handle, spool.thread, delivery))
 }
 
-/// The spool's mail is nobody else's business.
-fn create_state_dir(config: &Config) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&config.state_dir)
-        .with_context(|| format!("cannot create state_dir {}", config.state_dir.display()))
-}
-
-fn warn_about_load_test_settings(config: &Config) {
-    if config.recipients == RecipientDomains::Any {
-        tracing::warn!(
-            "recipients.domains is [\"*\"]: mail for any domain is taken; for load tests only"
-        );
-    }
-    if let Some(remark) = config.mta_sts.remark(&config.recipients) {
-        tracing::warn!("{remark}");
-    }
-}
-
-/// Each connection is a file descriptor, and shells give a process 1,024 by default. Going up to the hard limit takes no
-/// privilege.
-fn raise_file_limit(connections_max: usize) {
-    let wanted = (connections_max + OTHER_FILES) as u64;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= wanted) {
-        return;
-    }
-    let raised = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let result = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), ..limit });
-    if raised < wanted || result.is_err() {
-        tracing::warn!(
-            wanted,
-            allowed = limit.maximum,
-            "limits.connections_max needs more file descriptors than the hard limit (ulimit -Hn, LimitNOFILE=) allows"
-        );
-    }
-}
-
 /// Sockets of the predecessor where it has the address, so that nobody who waits in them is lost.
 fn open_groups(config: &Config, mut predecessor: Option<&mut Predecessor>) -> Result<Vec<Group>> {
     let workers = config.worker_cpus.len();
@@ -346,121 +279,12 @@ fn open_groups(config: &Config, mut predecessor: Option<&mut Predecessor>) -> Re
     config.listeners.iter().map(&mut open).collect()
 }
 
-/// Loads the kernel programs.
-fn prepare_data_plane<'a>(
-    config: &'a Config,
-    groups: &[Group],
-    survey: &'a Survey,
-) -> Result<PreparedDataPlane<'a>> {
-    let ports: Vec<u16> = groups.iter().map(|group| group.address.port()).collect();
-    let Config { xdp, worker_cpus, state_dir, .. } = config;
-    Ok(PreparedDataPlane::load(xdp, worker_cpus, &ports, survey, state_dir)?)
-}
-
-/// Attaches the kernel programs, and has the kernel find the right worker in the best way that there is.
-fn attach_data_plane(
-    config: &Config,
-    groups: &[Group],
-    prepared: PreparedDataPlane<'_>,
-) -> Result<DataPlane> {
-    let data_plane = prepared.attach()?;
-    for group in groups {
-        if data_plane.tier() == Tier::IncomingCpu {
-            listener::steer_by_incoming_cpu(&group.sockets, &config.worker_cpus)
-                .context("cannot steer listeners by CPU (SO_INCOMING_CPU)")?;
-        }
-        let members: Vec<_> =
-            config.worker_cpus.iter().copied().zip(group.sockets.iter()).collect();
-        data_plane.attach_listeners(&members)?;
-    }
-    tracing::info!(tier = data_plane.tier().name(), reason = data_plane.reason(), "steering");
-    Ok(data_plane)
-}
-
-/// Puts the lists in force.
-fn load_lists(config: &Config, filter: Option<&Arc<Filter>>) -> Option<Arc<DenyLists>> {
-    let FilterConfig { allow, deny_files, .. } = &config.xdp.filter;
-    let lists = DenyLists::new(Arc::clone(filter?), allow.clone(), deny_files.clone());
-    // Logged there. A list that cannot be read is no reason to refuse mail.
-    let _result = lists.reload();
-    Some(Arc::new(lists))
-}
-
-/// Has samples collected and the lists kept up to date.
-fn start_filter(
-    lists: Option<Arc<DenyLists>>,
-    data_plane: &DataPlane,
-    runtime: &Runtime,
-) -> Option<XdpControl> {
-    let (lists, filter) = (lists?, data_plane.filter()?);
-    let samples = SampleFeed::new();
-    runtime.spawn(samples.clone().run(Arc::clone(filter)));
-    runtime.spawn(xdp::watch_lists(Arc::clone(&lists)));
-    Some(XdpControl { samples, lists })
-}
-
 /// Where the next daemon may knock. It can be done without.
 fn bind_handover(config: &Config, runtime: &Runtime) -> Option<HandoverSocket> {
     let _context = runtime.enter();
     HandoverSocket::bind(&config.state_dir)
         .inspect_err(|error| tracing::warn!("no other daemon can take over from this one: {error}"))
         .ok()
-}
-
-/// What we can do with the certificates of the moment.
-fn own_of(certificates: &Arc<Certificates>) -> OwnSource {
-    let certificates = Arc::clone(certificates);
-    Box::new(move || {
-        let keys: Vec<_> = certificates.served().iter().filter_map(|served| served.key).collect();
-        Own::with_keys(&keys)
-    })
-}
-
-fn status_source(
-    config: &Config,
-    ready: &Ready,
-    started: std::time::Instant,
-    metrics: Arc<Metrics>,
-    site: Arc<PolicySite>,
-    controls: &Controls,
-    data_plane: Arc<DataPlane>,
-) -> StatusSource {
-    let (journal, bans) = (controls.journal.clone(), controls.bans.clone());
-    let (mta_sts, certificates) = (ready.mta_sts.clone(), Arc::clone(site.certificates()));
-    StatusSource {
-        metrics,
-        hostname: config.hostname.clone(),
-        started,
-        tier: data_plane.tier().name(),
-        tier_reason: data_plane.reason().to_owned(),
-        listeners: ready.listeners.clone(),
-        certificates: Box::new(move || certificates.all_served()),
-        mta_sts: Box::new(move || site.status(mta_sts.clone())),
-        tls: Box::new(move || journal.totals()),
-        bans: Box::new(move || bans.totals()),
-        xdp: Box::new(move || xdp_status(&data_plane.telemetry())),
-    }
-}
-
-/// Sums verdicts over interfaces.
-fn xdp_status(telemetry: &[InterfaceTelemetry]) -> XdpStatus {
-    let mut status = XdpStatus::default();
-    for interface in telemetry {
-        let queue = |queue: &QueueTelemetry| XdpQueueStatus {
-            queue: queue.queue,
-            packets: queue.verdicts.iter().map(|(_, packets)| packets).sum(),
-            dropped: queue.dropped,
-        };
-        status.interfaces.push(XdpInterfaceStatus {
-            name: interface.name.clone(),
-            mode: interface.mode.to_owned(),
-            queues: interface.queues.iter().map(queue).collect(),
-        });
-        for &(verdict, packets) in &interface.verdicts {
-            *status.verdicts.entry(verdict.to_owned()).or_default() += packets;
-        }
-    }
-    status
 }
 
 fn policy_site(config: &Config, certificates: &Arc<Certificates>) -> Arc<PolicySite> {

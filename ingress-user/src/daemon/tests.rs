@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use self::wire::{INTERFACE, SERVER, Wire};
 use super::*;
+use crate::xdp::Tier;
 
 /// Of the whole test; waited for only when it fails.
 const DEADLINE: Duration = Duration::from_secs(30);
