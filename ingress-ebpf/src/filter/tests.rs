@@ -1,7 +1,8 @@
-use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
 
 use super::*;
 use crate::decode::V6;
+use crate::tables::{PlainTables, Prefix};
 
 const SECOND: u64 = 1_000_000_000;
 const SYN: u8 = flag::SYN;
@@ -15,30 +16,33 @@ const POLICY: Policy = Policy {
     pressure_burst: SECOND,
 };
 
-/// Maps without a kernel, which note what they were asked.
+/// Tables that note what they were asked.
 struct World {
-    now: u64,
-    policy: Policy,
-    banned: Vec<u64>,
-    listings: HashMap<u64, Listing>,
-    sources: HashMap<u64, Source>,
-    whole_at: u64,
-    first_seen: HashMap<u64, u64>,
+    tables: PlainTables,
     asked: Vec<&'static str>,
+}
+
+impl Deref for World {
+    type Target = PlainTables;
+
+    fn deref(&self) -> &PlainTables {
+        &self.tables
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut PlainTables {
+        &mut self.tables
+    }
 }
 
 impl World {
     fn new() -> Self {
-        Self {
-            now: 3_600 * SECOND,
-            policy: POLICY,
-            banned: vec![],
-            listings: HashMap::new(),
-            sources: HashMap::new(),
-            whole_at: 0,
-            first_seen: HashMap::new(),
-            asked: vec![],
-        }
+        Self { tables: PlainTables::new(POLICY, 3_600 * SECOND), asked: vec![] }
+    }
+
+    fn list(&mut self, address: u32, listing: Listing) {
+        self.listings.push((Prefix::V4 { address, bits: 32 }, listing));
     }
 
     fn judge(&mut self, segment: &Segment) -> Verdict {
@@ -62,49 +66,49 @@ impl World {
 impl Tables for World {
     fn is_banned(&mut self, source: u64) -> bool {
         self.asked.push("ban");
-        self.banned.contains(&source)
+        self.tables.is_banned(source)
     }
 
     fn listing(&mut self, addresses: Addresses) -> Listing {
         self.asked.push("listing");
-        self.listings.get(&source_key(addresses)).copied().unwrap_or(Listing::None)
+        self.tables.listing(addresses)
     }
 
     fn policy(&self) -> Policy {
-        self.policy
+        self.tables.policy()
     }
 
     fn now(&mut self) -> u64 {
         self.asked.push("now");
-        self.now
+        self.tables.now()
     }
 
     fn source(&mut self, source: u64) -> Source {
-        self.sources.get(&source).copied().unwrap_or_default()
+        self.tables.source(source)
     }
 
     fn set_source(&mut self, source: u64, known: Source) {
-        self.sources.insert(source, known);
+        self.tables.set_source(source, known);
     }
 
     fn whole_at(&mut self) -> u64 {
-        self.whole_at
+        self.tables.whole_at()
     }
 
     fn set_whole_at(&mut self, at: u64) {
-        self.whole_at = at;
+        self.tables.set_whole_at(at);
     }
 
     fn connection(&self, segment: &Segment) -> u64 {
-        source_key(segment.addresses) ^ u64::from(segment.source_port) << 32
+        self.tables.connection(segment)
     }
 
     fn first_seen(&mut self, connection: u64) -> u64 {
-        self.first_seen.get(&connection).copied().unwrap_or(0)
+        self.tables.first_seen(connection)
     }
 
     fn set_first_seen(&mut self, connection: u64, at: u64) {
-        self.first_seen.insert(connection, at);
+        self.tables.set_first_seen(connection, at);
     }
 }
 
@@ -157,7 +161,7 @@ fn an_open_connection_costs_a_look_at_the_bans_alone() {
 #[test]
 fn a_banned_source_is_dropped_whatever_it_sends() {
     let mut world = World::new();
-    world.banned = vec![v4_key(7)];
+    world.bans.insert(v4_key(7), u64::MAX);
     for flags in [SYN, flag::ACK, flag::RST] {
         assert_eq!(world.judge(&v4(7, flags)), Verdict::Banned);
         assert_eq!(world.asked, ["ban"]);
@@ -168,7 +172,7 @@ fn a_banned_source_is_dropped_whatever_it_sends() {
 #[test]
 fn a_denied_source_makes_no_state() {
     let mut world = World::new();
-    world.listings.insert(v4_key(7), Listing::Denied);
+    world.list(7, Listing::Denied);
     assert_eq!(world.judge(&v4(7, SYN)), Verdict::Denied);
     assert_eq!(world.asked, ["ban", "listing"]);
     assert!(world.sources.is_empty() && world.first_seen.is_empty() && world.whole_at == 0);
@@ -177,7 +181,7 @@ fn a_denied_source_makes_no_state() {
 #[test]
 fn an_allowed_source_has_no_budget_and_feels_no_pressure() {
     let mut world = World::new();
-    world.listings.insert(v4_key(7), Listing::Allowed);
+    world.list(7, Listing::Allowed);
     world.whole_at = u64::MAX;
     for _ in 0..1_000 {
         assert_eq!(world.judge(&v4(7, SYN)), Verdict::Allowed);
