@@ -182,6 +182,7 @@ fn check_finds_nothing_in_the_way_on_a_veth() {
         "ok   program: the kernel's verifier accepts it\n",
         "ok   listeners: ",
         "warn mail0 veth: ",
+        " pins: /sys/fs/bpf/ingress is ",
         "tier: cpumap: ",
     ] {
         assert!(report.contains(line), "{line}: {report}");

@@ -33,7 +33,7 @@ const NAME_BYTES_MAX: usize = 255;
 /// Why nothing outlives the daemon. It runs without.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PinError {
-    #[error("{} is not on a BPF file system (`mount -t bpf bpf /sys/fs/bpf`)", .0.display())]
+    #[error("{} is not on a BPF file system: `mount -t bpf bpf /sys/fs/bpf`", .0.display())]
     NotBpf(PathBuf),
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
@@ -48,13 +48,7 @@ pub(super) struct Pins {
 impl Pins {
     /// Creates the folders. Maps of other layouts than ours are given up.
     pub(super) fn open(pin_dir: &Path, state_dir: &Path) -> Result<Self, PinError> {
-        let io_error = |path: &Path, source| PinError::Io { path: path.to_owned(), source };
-        let standing = pin_dir.ancestors().find(|path| path.exists()).unwrap_or(pin_dir);
-        let file_system =
-            statfs(standing).map_err(|error| io_error(standing, io::Error::from(error)))?;
-        if u64::try_from(file_system.f_type).ok() != Some(BPF_FS_MAGIC) {
-            return Err(PinError::NotBpf(pin_dir.to_owned()));
-        }
+        are_possible(pin_dir)?;
         let state_dir = fs::canonicalize(state_dir).map_err(|error| io_error(state_dir, error))?;
         let pins = Self { folder: pin_dir.join(escaped(&state_dir.to_string_lossy())) };
         let maps = pins.maps();
@@ -120,6 +114,20 @@ impl Pins {
             }
         }
     }
+}
+
+/// Whether the folder is on a BPF file system, or would be.
+pub(super) fn are_possible(pin_dir: &Path) -> Result<(), PinError> {
+    let standing = pin_dir.ancestors().find(|path| path.exists()).unwrap_or(pin_dir);
+    let file_system = statfs(standing).map_err(|error| io_error(standing, error.into()))?;
+    match u64::try_from(file_system.f_type) {
+        Ok(BPF_FS_MAGIC) => Ok(()),
+        _ => Err(PinError::NotBpf(pin_dir.to_owned())),
+    }
+}
+
+fn io_error(path: &Path, source: io::Error) -> PinError {
+    PinError::Io { path: path.to_owned(), source }
 }
 
 fn layout_name() -> String {

@@ -19,6 +19,7 @@ use super::error::{XdpError, program_name};
 use super::lists::ListFile;
 use super::load::{self, Prefilter, Redirection, Setup};
 use super::object::object;
+use super::pins::{self, PinError};
 use super::steering::{self, Plan, Tier};
 use crate::config::{XdpConfig, XdpMode};
 use crate::nic::{self, Machine, Nic};
@@ -117,6 +118,7 @@ pub async fn check(subject: &Subject<'_>) -> Report {
     if subject.xdp.filter.sends_cookies() {
         findings.push(cookies(Making::read(&machine)));
     }
+    findings.push(pins(&subject.xdp.pin_dir));
     findings.extend(subject.xdp.filter.deny_files.iter().map(|file| list(file)));
     findings.push(trial(subject, plan.tier, &indexes));
     if plan.tier.selects_worker() {
@@ -124,6 +126,24 @@ pub async fn check(subject: &Subject<'_>) -> Report {
     }
     let (tier, reason) = result(subject.xdp, plan, &findings);
     Report { findings, tier: tier.map(Tier::name), reason }
+}
+
+/// Whether a restart can keep the filter in place.
+fn pins(pin_dir: &Path) -> Finding {
+    let shown = pin_dir.display();
+    match pins::are_possible(pin_dir) {
+        Ok(()) => Finding::ok("pins", format!("{shown} is on a BPF file system")),
+        Err(PinError::NotBpf(_)) => Finding::warn(
+            "pins",
+            format!("{shown} is not on a BPF file system: a restart attaches the filter anew"),
+            "mount -t bpf bpf /sys/fs/bpf, or set `xdp.pin_dir`",
+        ),
+        Err(PinError::Io { source, .. }) => Finding::warn(
+            "pins",
+            format!("{shown}: {source}: a restart attaches the filter anew"),
+            "set `xdp.pin_dir` to a folder on a BPF file system",
+        ),
+    }
 }
 
 fn cookies(making: Making) -> Finding {
