@@ -27,6 +27,9 @@ use ingress_tests::vm::{MODULES, PASSED, REPORT};
 const PORT: u16 = 25;
 /// The client's namespace.
 const CLIENT: &str = "client";
+/// Ends of a VLAN on the wire.
+const VLAN_SERVER: &str = "10.78.0.2";
+const VLAN_CLIENT: &str = "10.78.0.1";
 /// Of either family, in each of the runs that count them.
 const CONNECTIONS: u64 = 120;
 const CPUS: usize = 2;
@@ -74,6 +77,7 @@ fn checks() -> Result<()> {
     steered(&daemon)?;
     denied(&site, &daemon)?;
     banned(&site, &daemon)?;
+    vlan(&site, &daemon)?;
     intact(&site, daemon)?;
     unsteered()
 }
@@ -219,6 +223,29 @@ fn deny(site: &Site, networks: &str, answer: &str) -> Result<()> {
     fs::write(site.folder().join("deny.txt"), networks)?;
     let output = site.command_after("xdp", &["reload"])?;
     assert_eq!(String::from_utf8_lossy(&output.stdout), answer, "{output:?}");
+    Ok(())
+}
+
+/// Mail by a VLAN on the wire comes in, and is filtered.
+fn vlan(site: &Site, daemon: &Daemon) -> Result<()> {
+    for arguments in [
+        format!("link add link {INTERFACE} name vlan7 type vlan id 7"),
+        format!("address add {VLAN_SERVER}/24 dev vlan7"),
+        "link set vlan7 up".to_owned(),
+        format!("-netns {CLIENT} link add link eth1 name vlan7 type vlan id 7"),
+        format!("-netns {CLIENT} address add {VLAN_CLIENT}/24 dev vlan7"),
+        format!("-netns {CLIENT} link set vlan7 up"),
+    ] {
+        ip(&arguments)?;
+    }
+    assert!(is_greeted(VLAN_SERVER, GREETED_SECONDS)?, "the client on the VLAN was not greeted");
+    deny(site, VLAN_CLIENT, "networks in force: 1\n")?;
+    let before = daemon.count("/xdp/verdicts/denied")?;
+    assert!(!is_greeted(VLAN_SERVER, REFUSED_SECONDS)?, "the denied client was greeted");
+    let dropped = daemon.count("/xdp/verdicts/denied")? - before;
+    assert!(dropped > 0, "{:#}", daemon.status()?);
+    deny(site, "", "networks in force: 0\n")?;
+    println!("{REPORT}vlan: served, and {dropped} packets dropped");
     Ok(())
 }
 

@@ -25,13 +25,14 @@ pub const REPORT: &str = "vm: ";
 /// Its last report, when all was as it should be.
 pub const PASSED: &str = "passed";
 /// What the reports before that begin with, in their order: a check that was not made is not one that passed.
-const CHECKS: [&str; 9] = [
+const CHECKS: [&str; 10] = [
     "checked: ",
     "tier ",
     "steered: ",
     "denied: ",
     "banned: ",
     "served again",
+    "vlan: ",
     "intact: ",
     "detached",
     "unsteered: ",
@@ -86,7 +87,7 @@ fn initramfs(kernel: &Kernel) -> Result<Vec<u8>> {
     archive.program("bin/ingress", &fs::read(static_program("ingress")?)?);
     archive.program_with_libraries("bin/ip", "ip")?;
     let mut order = String::new();
-    for module in kernel.modules(&["virtio_pci", "virtio_net"])? {
+    for module in kernel.modules(&["virtio_pci", "virtio_net", "8021q"])? {
         archive.file(&format!("{MODULES}/{}", module.name), &module.image);
         order += &format!("{}\n", module.name);
     }
