@@ -246,7 +246,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
         })
         .collect();
     if !object.is_built() || !shell::is_root() {
-        println!("skipped  xdp_verdicts, within host: needs root and a BPF toolchain");
+        println!(
+            "skipped  xdp_verdicts and xdp_cookies, within host: needs root and a BPF toolchain"
+        );
     }
     for reason in absent {
         println!("skipped  {reason}");
