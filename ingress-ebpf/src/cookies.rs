@@ -3,23 +3,28 @@
 
 use core::hint::black_box;
 
-use aya_ebpf::bindings::{BPF_TCP_LISTEN, bpf_sock, xdp_md};
+use aya_ebpf::bindings::{BPF_TCP_LISTEN, bpf_sock, bpf_sock_tuple, xdp_md};
 use aya_ebpf::helpers::generated::{
     bpf_check_mtu, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail,
     bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
 };
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
 
-use ingress_ebpf::decode::{Addresses, Reader, Segment};
 use ingress_ebpf::syn_ack::{
-    IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PlainSyn, SynAck, TCP_HEADER_BYTES_MAX,
-    TCP_HEADER_BYTES_MIN, v6_words,
+    self, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PlainSyn, TCP_HEADER_BYTES_MAX,
+    TCP_HEADER_BYTES_MIN,
 };
 
 use crate::Packet;
 
-/// Room for an IPv6 header and the longest TCP header.
-const HEADERS_WORDS: usize = (IPV6_HEADER_BYTES + TCP_HEADER_BYTES_MAX as usize).div_ceil(8);
+/// Where the headers of a SYN are while they become those of the answer: the stack has no room for them.
+#[map]
+static HEADERS: PerCpuArray<Headers> = PerCpuArray::with_max_entries(1, 0);
+
+/// An IPv6 header and the longest TCP header.
+type Headers = [u32; 25];
 
 /// Why a SYN was not answered.
 pub(crate) enum Unanswered {
@@ -30,64 +35,59 @@ pub(crate) enum Unanswered {
     Declined,
 }
 
-/// Makes the frame, which is the SYN `segment`, the answer to it.
-#[inline(always)]
-pub(crate) fn answer(
-    ctx: &XdpContext,
-    packet: &Packet,
-    segment: &Segment,
-) -> Result<(), Unanswered> {
-    let syn = PlainSyn::find(packet).ok_or(Unanswered::Declined)?;
-    let ports = u32::from(segment.source_port) << 16 | u32::from(segment.destination_port);
-    match segment.addresses {
-        Addresses::V4 { source, destination } => {
-            let tuple = [source, destination, ports].map(u32::to_be);
-            let cookie = cookie(ctx.ctx, syn, IPV4_HEADER_BYTES as u32, tuple)?;
-            let syn_ack = SynAck::to(segment, syn, cookie, mtu(ctx.ctx));
-            replace(ctx.ctx, packet, syn, syn_ack.v4(source, destination))
-        }
-        Addresses::V6 { source, destination } => {
-            let [s0, s1, s2, s3] = v6_words(source);
-            let [d0, d1, d2, d3] = v6_words(destination);
-            let tuple = [s0, s1, s2, s3, d0, d1, d2, d3, ports].map(u32::to_be);
-            let cookie = cookie(ctx.ctx, syn, IPV6_HEADER_BYTES as u32, tuple)?;
-            let syn_ack = SynAck::to(segment, syn, cookie, mtu(ctx.ctx));
-            replace(ctx.ctx, packet, syn, syn_ack.v6(source, destination))
-        }
+/// Makes the frame, which is a SYN, the answer to it.
+///
+/// A function of its own: what it keeps in registers and on the stack is then no cost to packets that are not answered.
+#[inline(never)]
+pub(crate) fn answer(ctx: &XdpContext) -> Result<(), Unanswered> {
+    let syn = PlainSyn::find(&Packet::of(ctx)).ok_or(Unanswered::Declined)?;
+    let headers = HEADERS.get_ptr_mut(0).ok_or(Unanswered::Declined)?;
+    if syn.is_v4 {
+        let cookie = cookie::<IPV4_HEADER_BYTES, 12>(ctx.ctx, syn, headers)?;
+        // SAFETY: the words are this CPU's, and an XDP program is not interrupted by another one on its CPU.
+        let answer = unsafe { syn_ack::v4(&*headers.cast(), cookie, mtu(ctx.ctx)) };
+        replace(ctx.ctx, syn, headers, answer)
+    } else {
+        let cookie = cookie::<IPV6_HEADER_BYTES, 36>(ctx.ctx, syn, headers)?;
+        // SAFETY: as above.
+        let answer = unsafe { syn_ack::v6(&*headers.cast(), cookie, mtu(ctx.ctx)) };
+        replace(ctx.ctx, syn, headers, answer)
     }
 }
 
-/// The kernel's cookie for this SYN. `tuple` is `bpf_sock_tuple` of its family: addresses and ports in the order of the headers.
+/// The kernel's cookie for this SYN, of which the headers are copied: the verifier wants room for the longest header there is, which
+/// the frame need not have. A tuple is addresses and ports, which stand together where the IP header ends.
 #[inline(always)]
-fn cookie<const N: usize>(
+fn cookie<const IP_BYTES: usize, const TUPLE_BYTES: usize>(
     ctx: *mut xdp_md,
     syn: PlainSyn,
-    ip_header_bytes: u32,
-    mut tuple: [u32; N],
+    headers: *mut Headers,
 ) -> Result<u32, Unanswered> {
-    // A copy, because the verifier wants room for the longest header there is, which the frame need not have.
-    let mut headers = [0_u64; HEADERS_WORDS];
-    let ip_header: *mut u8 = headers.as_mut_ptr().cast();
-    let bytes = ip_header_bytes + bounded(syn.tcp_header_bytes)?;
-    // SAFETY: the buffer has room for both headers, of which one is bounded above.
-    if unsafe { bpf_xdp_load_bytes(ctx, syn.offset as u32, ip_header.cast(), bytes) } != 0 {
+    let ip_header: *mut u8 = headers.cast();
+    let bytes = IP_BYTES as u64 + bounded(syn.tcp_header_bytes)?;
+    // SAFETY: there is room for both headers, of which one is bounded above, and the tuple lies within them.
+    let (loaded, tcp_header, tuple) = unsafe {
+        let loaded = bpf_xdp_load_bytes(ctx, syn.offset as u32, ip_header.cast(), bytes as u32);
+        let tcp_header = ip_header.add(IP_BYTES);
+        (loaded, tcp_header, tcp_header.add(4).sub(TUPLE_BYTES))
+    };
+    if loaded != 0 {
         return Err(Unanswered::Declined);
     }
-    let found = Socket::find(ctx, &mut tuple).ok_or(Unanswered::Declined)?;
+    let found = Socket::find(ctx, tuple.cast(), TUPLE_BYTES as u32).ok_or(Unanswered::Declined)?;
     if !found.is_listener() {
         return Err(Unanswered::OpenConnection);
     }
     // Once more: the verifier does not remember it over the calls.
-    let tcp_header_bytes = bounded(syn.tcp_header_bytes)?;
-    // SAFETY: the socket is held, and both headers are in the buffer as above.
+    let tcp_bytes = bounded(syn.tcp_header_bytes)? as u32;
+    // SAFETY: the socket is held, and both headers are where they were.
     let made = unsafe {
-        let tcp_header = ip_header.add(ip_header_bytes as usize);
         bpf_tcp_gen_syncookie(
             found.0.cast(),
             ip_header.cast(),
-            ip_header_bytes,
+            IP_BYTES as u32,
             tcp_header.cast(),
-            tcp_header_bytes,
+            tcp_bytes,
         )
     };
     // Above the cookie stands the segment size that it remembers; below zero is an error.
@@ -97,7 +97,7 @@ fn cookie<const N: usize>(
 /// The same length. The compiler knows that it was compared before, and is kept from leaving this out; the verifier sees the bound
 /// of a mask better than that of a range.
 #[inline(always)]
-fn bounded(tcp_header_bytes: u32) -> Result<u32, Unanswered> {
+fn bounded(tcp_header_bytes: u64) -> Result<u64, Unanswered> {
     let bytes = black_box(tcp_header_bytes) & TCP_HEADER_BYTES_MAX;
     if bytes < TCP_HEADER_BYTES_MIN { Err(Unanswered::Declined) } else { Ok(bytes) }
 }
@@ -116,22 +116,30 @@ fn mtu(ctx: *mut xdp_md) -> u32 {
 #[inline(always)]
 fn replace<const N: usize>(
     ctx: *mut xdp_md,
-    packet: &Packet,
     syn: PlainSyn,
-    mut words: [u32; N],
+    headers: *mut Headers,
+    answer: [u32; N],
 ) -> Result<(), Unanswered> {
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] =
-        packet.read(0).ok_or(Unanswered::Declined)?;
-    let mut stations: [u8; 12] = [s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5];
+    const STATIONS_BYTES: u32 = 12;
     let bytes = (N * 4) as u32;
-    let end = syn.offset as u32 + bytes;
-    // SAFETY: both buffers are as long as is said; the kernel compares the places with the frame's end.
+    // SAFETY: the headers have room for the longest answer, and for the addresses of two stations after it; the kernel compares
+    // places in the frame with its end.
     unsafe {
-        let more = end as i32 - bpf_xdp_get_buff_len(ctx) as i32;
-        let failed = bpf_xdp_adjust_tail(ctx, more) != 0
-            || bpf_xdp_store_bytes(ctx, 0, stations.as_mut_ptr().cast(), 12) != 0
-            || bpf_xdp_store_bytes(ctx, syn.offset as u32, words.as_mut_ptr().cast(), bytes) != 0;
-        if failed { Err(Unanswered::Declined) } else { Ok(()) }
+        headers.cast::<[u32; N]>().write(answer);
+        let more = (syn.offset as u32 + bytes) as i32 - bpf_xdp_get_buff_len(ctx) as i32;
+        if bpf_xdp_adjust_tail(ctx, more) != 0
+            || bpf_xdp_store_bytes(ctx, syn.offset as u32, headers.cast(), bytes) != 0
+            || bpf_xdp_load_bytes(ctx, 0, headers.cast(), STATIONS_BYTES) != 0
+        {
+            return Err(Unanswered::Declined);
+        }
+        let stations = headers.cast::<[u16; 6]>();
+        let [d0, d1, d2, s0, s1, s2] = stations.read();
+        stations.write([s0, s1, s2, d0, d1, d2]);
+        match bpf_xdp_store_bytes(ctx, 0, headers.cast(), STATIONS_BYTES) {
+            0 => Ok(()),
+            _ => Err(Unanswered::Declined),
+        }
     }
 }
 
@@ -141,14 +149,11 @@ struct Socket(*mut bpf_sock);
 impl Socket {
     /// The socket that a segment from and to these is for, in the namespace of the interface.
     #[inline(always)]
-    fn find<const N: usize>(ctx: *mut xdp_md, tuple: &mut [u32; N]) -> Option<Self> {
+    fn find(ctx: *mut xdp_md, tuple: *mut bpf_sock_tuple, bytes: u32) -> Option<Self> {
         /// `BPF_F_CURRENT_NETNS`.
         const THIS_NAMESPACE: u64 = u64::MAX;
-        let bytes = (N * 4) as u32;
-        // SAFETY: the tuple is as long as is said. What is found is released by the drop of the answer.
-        let socket = unsafe {
-            bpf_skc_lookup_tcp(ctx.cast(), tuple.as_mut_ptr().cast(), bytes, THIS_NAMESPACE, 0)
-        };
+        // SAFETY: the caller's tuple is as long as it says. What is found is released by the drop of the answer.
+        let socket = unsafe { bpf_skc_lookup_tcp(ctx.cast(), tuple, bytes, THIS_NAMESPACE, 0) };
         if socket.is_null() { None } else { Some(Self(socket)) }
     }
 

@@ -104,12 +104,12 @@ const DROP: u32 = Enforcement::Drop as u32;
 
 #[xdp(frags)]
 fn prefilter(ctx: XdpContext) -> u32 {
-    let packet = Packet { start: ctx.data(), end: ctx.data_end() };
+    let packet = Packet::of(&ctx);
     let (verdict, action) = match decode(&packet) {
         Ok(segment) if !abi::is_ours(settings(&PORTS), segment.destination_port) => {
             (Verdict::NotOurs, xdp_action::XDP_PASS)
         }
-        Ok(segment) => judge(&ctx, &packet, &segment),
+        Ok(segment) => judge(&ctx, &segment),
         Err(Miss::NotTcp) => (Verdict::NotOurs, xdp_action::XDP_PASS),
         Err(Miss::NotUnderstood) => (Verdict::NotUnderstood, xdp_action::XDP_PASS),
     };
@@ -118,7 +118,7 @@ fn prefilter(ctx: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn judge(ctx: &XdpContext, packet: &Packet, segment: &Segment) -> (Verdict, u32) {
+fn judge(ctx: &XdpContext, segment: &Segment) -> (Verdict, u32) {
     let beat = BEAT.get(0).copied().unwrap_or(0);
     if !filter::is_attended(beat, now(), setting(&HEARTBEAT_TIMEOUT)) {
         return (Verdict::Unattended, xdp_action::XDP_PASS);
@@ -129,7 +129,7 @@ fn judge(ctx: &XdpContext, packet: &Packet, segment: &Segment) -> (Verdict, u32)
         let mut maps = Maps::default();
         verdict = filter::judge(segment, &mut maps);
         if matches!(verdict, Verdict::UnderPressure) && setting(&SYN_COOKIES) != 0 {
-            match cookies::answer(ctx, packet, segment) {
+            match cookies::answer(ctx) {
                 Ok(()) => return (Verdict::CookieSent, xdp_action::XDP_TX),
                 Err(Unanswered::OpenConnection) => verdict = Verdict::Passed,
                 Err(Unanswered::Declined) => {}
@@ -417,6 +417,13 @@ fn settings<T: Copy + Default + PartialEq, const N: usize>(
 struct Packet {
     start: usize,
     end: usize,
+}
+
+impl Packet {
+    #[inline(always)]
+    fn of(ctx: &XdpContext) -> Self {
+        Self { start: ctx.data(), end: ctx.data_end() }
+    }
 }
 
 impl Reader for Packet {

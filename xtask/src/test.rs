@@ -265,7 +265,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         .collect();
     if !object.is_built() || !shell::is_root() {
         println!(
-            "skipped  xdp_verdicts and the kernel half of xdp_packets, within host: they need root and a BPF toolchain"
+            "skipped  xdp_verdicts, xdp_cookies and the kernel half of xdp_packets, within host: they need root and a BPF toolchain"
         );
     }
     for reason in absent {

@@ -3,7 +3,6 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::decode::{Addresses, decode};
 use crate::packets::{Extension, Frame, Network, Tag};
 
 /// RFC 1071 over octets, as one would do it by hand: the sum over a whole header with its checksum in it is all ones.
@@ -22,15 +21,22 @@ fn octets<const N: usize>(words: [u32; N]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
+/// The words of a frame from `at` on.
+fn words<const N: usize>(frame: &[u8], at: usize) -> [u32; N] {
+    let mut words = frame[at..].chunks_exact(4).map(|word| word.try_into().unwrap());
+    std::array::from_fn(|_| u32::from_ne_bytes(words.next().unwrap()))
+}
+
 /// The answer to a frame, from its IP header on.
 fn answer(frame: &Frame, sequence: u32, cookie: u32, mtu: u32) -> Vec<u8> {
-    let bytes = frame.bytes();
-    let segment = decode(&bytes.as_slice()).unwrap();
-    let syn = PlainSyn { sequence, ..PlainSyn::find(&bytes.as_slice()).unwrap() };
-    let syn_ack = SynAck::to(&segment, syn, cookie, mtu);
-    match segment.addresses {
-        Addresses::V4 { source, destination } => octets(syn_ack.v4(source, destination)),
-        Addresses::V6 { source, destination } => octets(syn_ack.v6(source, destination)),
+    let mut bytes = frame.bytes();
+    let syn = PlainSyn::find(&bytes.as_slice()).unwrap();
+    let tcp = syn.offset + if syn.is_v4 { IPV4_HEADER_BYTES } else { IPV6_HEADER_BYTES };
+    bytes[tcp + 4..tcp + 8].copy_from_slice(&sequence.to_be_bytes());
+    if syn.is_v4 {
+        octets(v4(&words(&bytes, syn.offset), cookie, mtu))
+    } else {
+        octets(v6(&words(&bytes, syn.offset), cookie, mtu))
     }
 }
 
@@ -97,16 +103,15 @@ fn the_segment_size_is_what_the_interface_takes() {
 fn a_plain_syn_is_found_behind_tags() {
     let tags = [Tag::Provider(7), Tag::Customer(9)];
     for (count, offset) in [(0, 14), (1, 18), (2, 22)] {
-        for frame in [Frame::v4(25), Frame::v6(25, &[])] {
+        for (is_v4, frame) in [(true, Frame::v4(25)), (false, Frame::v6(25, &[]))] {
             let mut frame = frame.tagged(&tags[..count]);
             // Three words of options, which the header has to be told of.
             frame.payload = vec![1; 12];
             let mut bytes = frame.bytes();
             let tcp = bytes.len() - 32;
-            bytes[tcp + 4..tcp + 8].copy_from_slice(&[1, 2, 3, 4]);
             bytes[tcp + 12] = 8 << 4;
             let syn = PlainSyn::find(&bytes.as_slice());
-            let expected = PlainSyn { offset, sequence: 0x0102_0304, tcp_header_bytes: 32 };
+            let expected = PlainSyn { is_v4, offset, tcp_header_bytes: 32 };
             assert_eq!(syn, Some(expected));
         }
     }

@@ -120,13 +120,14 @@ fn ip(arguments: &str) -> Result<String> {
     netns::output(Command::new("/bin/ip").args(arguments.split(' ')))
 }
 
+/// With all that the verifier may ever see.
 fn site(steering: &str) -> Result<Site> {
     let site = Site::with_config(&format!(
         "hostname = \"mx.test\"\nstate_dir = \"state\"\nworkers = [0, 1]\n\
          [[listener]]\naddress = \"0.0.0.0:{PORT}\"\n[[listener]]\naddress = \"[::]:{PORT}\"\n\
          [recipients]\ndomains = [\"*\"]\n[delivery]\nkind = \"maildir\"\npath = \"maildir\"\n\
          [xdp]\ninterfaces = [\"{INTERFACE}\"]\nmode = \"native\"\nsteering = \"{steering}\"\n\
-         [xdp.filter]\ndeny_files = [\"deny.txt\"]\n"
+         [xdp.filter]\ndeny_files = [\"deny.txt\"]\nsyn_cookies = true\n"
     ))?;
     fs::write(site.folder().join("deny.txt"), "")?;
     Ok(site)
