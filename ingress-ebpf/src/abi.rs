@@ -8,7 +8,7 @@
 pub const PORTS_MAX: usize = 8;
 
 /// RX queues counted apart. Packets of a higher queue count for the last one. 64 covers the hosts we know; a queue
-/// costs 32 bytes a CPU.
+/// costs 8 bytes a verdict and CPU.
 pub const QUEUES_MAX: u32 = 64;
 
 /// Buckets between the connection hash and the CPU. A power of two, because a bucket is the top bits of the hash;
@@ -85,6 +85,11 @@ pub const LAYOUT_VERSION: u32 = 1;
 /// Sources that were dropped before, in an array by hash. 512 KiB.
 pub const DROPPED_SLOTS: u32 = 1 << 16;
 
+/// Samples that a CPU takes in a second, and in nanoseconds' worth at once: in a flood of made-up sources every drop is the first of
+/// its source, and to tell of each would cost more than the drop.
+pub const SAMPLES_PER_SECOND_MAX: u64 = 1_000;
+pub const SAMPLES_BURST: u64 = 4_000_000_000;
+
 /// Octets of the ring of samples.
 pub const SAMPLES_BYTES: u32 = 256 << 10;
 
@@ -141,7 +146,8 @@ pub mod names {
     pub const DROPPED: &str = "DROPPED";
     /// Per-CPU array of one u64: packets dropped of sources that had been dropped before.
     pub const REPEATED: &str = "REPEATED";
-    /// Per-CPU array of one u64: samples that found the ring full.
+    /// Per-CPU array of one u64: samples that were beyond [`SAMPLES_PER_SECOND_MAX`](super::SAMPLES_PER_SECOND_MAX), or found the
+    /// ring full.
     pub const SAMPLES_LOST: &str = "SAMPLES_LOST";
     /// Ring of [`Sample`](super::Sample).
     pub const SAMPLES: &str = "SAMPLES";

@@ -142,7 +142,7 @@ fn are_sane(flags: u8) -> bool {
 /// Takes one from a budget that is whole again at `whole_at` (the generic cell rate algorithm, ITU-T I.371 annex A). Its new
 /// `whole_at`; none when it is used up.
 #[inline(always)]
-fn charge(whole_at: u64, now: u64, period: u64, burst: u64) -> Option<u64> {
+pub fn charge(whole_at: u64, now: u64, period: u64, burst: u64) -> Option<u64> {
     if period == 0 {
         return Some(whole_at);
     }

@@ -19,8 +19,8 @@ use aya_ebpf::programs::{SkReuseportContext, XdpContext};
 
 use ingress_ebpf::abi::{
     self, COUNTER_SLOTS, Counts, DROPPED_SLOTS, Enforcement, FIRST_SEEN_SLOTS, INTERFACES_MAX,
-    Listing, Listings, PORTS_MAX, PREFIXES_MAX, SAMPLES_BYTES, SOURCES_MAX, Sample, SourceState,
-    Verdict, blocks, first_seen,
+    Listing, Listings, PORTS_MAX, PREFIXES_MAX, SAMPLES_BURST, SAMPLES_BYTES,
+    SAMPLES_PER_SECOND_MAX, SOURCES_MAX, Sample, SourceState, Verdict, blocks, first_seen,
 };
 use ingress_ebpf::bans;
 use ingress_ebpf::decode::{Addresses, Miss, Reader, Segment, decode};
@@ -60,6 +60,8 @@ static PRESSURE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 static DROPPED: Array<u64> = Array::with_max_entries(DROPPED_SLOTS, 0);
 #[map]
 static REPEATED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static SAMPLED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static SAMPLES_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -219,9 +221,23 @@ fn sample(ctx: &XdpContext, segment: &Segment, verdict: Verdict) {
         queue,
         interface,
     );
-    let sample: Sample = [now(), high, low, packed];
-    if SAMPLES.output::<Sample>(sample, NO_WAKEUP).is_err() {
+    let now = now();
+    let sample: Sample = [now, high, low, packed];
+    if !may_sample(now) || SAMPLES.output::<Sample>(sample, NO_WAKEUP).is_err() {
         add_one(&SAMPLES_LOST);
+    }
+}
+
+/// Takes one from the samples that this CPU may take.
+#[inline(always)]
+fn may_sample(now: u64) -> bool {
+    const PERIOD: u64 = 1_000_000_000 / SAMPLES_PER_SECOND_MAX;
+    let Some(whole_at) = SAMPLED.get_ptr_mut(0) else { return false };
+    // SAFETY: the slot belongs to this CPU.
+    unsafe {
+        let charged = filter::charge(*whole_at, now, PERIOD, SAMPLES_BURST);
+        *whole_at = charged.unwrap_or(*whole_at);
+        charged.is_some()
     }
 }
 

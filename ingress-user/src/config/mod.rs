@@ -198,7 +198,7 @@ pub struct FilterConfig {
     /// So many of them at once. Default 500.
     pub connections_burst: u32,
     /// New connections that one CPU sees, of sources that have not proved to be there, before those have to try twice. Default
-    /// 20,000; 0: never.
+    /// 2,000; 0: never.
     pub pressure_per_second: u32,
     /// Whether such a SYN is answered with a cookie instead, in mode `drop`. Default no: a connection made so has no options but the
     /// segment size.
