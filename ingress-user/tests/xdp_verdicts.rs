@@ -253,6 +253,26 @@ fn the_first_drop_of_a_source_is_sampled_and_some_after_it() {
 }
 
 #[test]
+fn a_flood_of_made_up_sources_is_not_told_of_one_by_one() {
+    let Some(mut prefilter) = load(Redirection::Off, &generous()) else { return };
+    // Samples are counted for each CPU.
+    let cpus = core_affinity::get_core_ids().unwrap_or_default();
+    let _ = cpus.first().map(|cpu| core_affinity::set_for_current(*cpu));
+    let began = Now::read().monotonic;
+    for number in 0..6_000_u32 {
+        let [.., high, low] = number.to_be_bytes();
+        let frame = from(Frame::v4(25), [198, 18, high, low].into());
+        let _ = prefilter.run(&flagged(frame, 0)).unwrap();
+    }
+    let filter = prefilter.filter();
+    let (told, lost) = (filter.samples().len() as u64, filter.samples_lost());
+    assert_eq!(told + lost, 6_000, "each is the first drop of its source");
+    // Four seconds' worth at once, and what came back meanwhile.
+    let seconds = began.elapsed().as_secs() + 1;
+    assert!((4_000..=4_001 + 1_000 * seconds).contains(&told), "{told} in {seconds} s");
+}
+
+#[test]
 fn samples_that_nobody_reads_are_counted_as_lost() {
     let Some(mut prefilter) =
         load(Redirection::Off, &FilterConfig { sample_every: 1, ..generous() })
