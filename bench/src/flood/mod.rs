@@ -1,7 +1,6 @@
 //! Mail while a SYN flood runs: across network namespaces, with the XDP filter, without it, and smtp-sink beside them.
 
 mod source;
-mod trafgen;
 
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -14,7 +13,6 @@ use ingress_user::worker::clock::Now;
 
 pub(crate) use self::source::Options as SourceOptions;
 pub(crate) use self::source::run as run_source;
-use self::trafgen::Trafgen;
 use crate::statistics::Spread;
 
 #[derive(Debug, clap::Args)]
@@ -25,9 +23,6 @@ pub(crate) struct Options {
     /// Messages of each measurement, of 1 KiB, in 20 sessions
     #[arg(long, default_value_t = 40_000)]
     messages: u64,
-    /// Flood with trafgen (package netsniff-ng) in place of XDP frames, which are some times as many
-    #[arg(long)]
-    trafgen: bool,
 }
 
 /// Where the flood goes in the undisturbed measurement: into an interface whose other end is down, so that it costs its CPU and
@@ -66,9 +61,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         for (server, rates) in SERVERS.into_iter().zip(&mut rates) {
             let running = server.start(&pair)?;
             for (flood, rates) in FLOODS.into_iter().zip(rates) {
-                let source = flood.start(&pair, options.trafgen)?;
+                let source = flood.start(&pair)?;
                 rates.push(messages_a_second(&pair, options.messages)?);
-                let packets = source.stop()?;
+                let packets = stop(source)?;
                 if flood != Flood::Nowhere {
                     sent.push(packets);
                 }
@@ -154,48 +149,31 @@ impl Drop for Running {
     }
 }
 
-/// A flood that runs.
-enum Source<'p> {
-    Frames(Child),
-    Trafgen(Trafgen<'p>),
-}
-
 impl Flood {
     /// Pinned to the second CPU, which is its core's worth.
-    fn start(self, pair: &Pair, with_trafgen: bool) -> Result<Source<'_>> {
+    fn start(self, pair: &Pair) -> Result<Child> {
+        let this = std::env::current_exe().context("the benchmark's own file is not known")?;
         let (interface, target, sources) = match self {
-            Self::Nowhere => (VOID, NOWHERE, 0),
-            Self::Spoofed => (INTERFACE, SERVER_V4, 0),
-            Self::Fixed => (INTERFACE, SERVER_V4, 100),
+            Self::Nowhere => (VOID, NOWHERE, "0"),
+            Self::Spoofed => (INTERFACE, SERVER_V4, "0"),
+            Self::Fixed => (INTERFACE, SERVER_V4, "100"),
         };
         let address = format!("/sys/class/net/{INTERFACE}/address");
         let neighbour = netns::output(pair.server.command("cat").arg(address))?;
-        if with_trafgen {
-            let target = target.parse()?;
-            let running = Trafgen::start(&pair.client, interface, &neighbour, target, sources)?;
-            return Ok(Source::Trafgen(running));
-        }
-        let this = std::env::current_exe().context("the benchmark's own file is not known")?;
         let mut command = pair.client.command("taskset");
         command.args(["-c", "1"]).arg(this).args(["flood-source", interface, neighbour.trim()]);
-        command.args([target, "--sources", &sources.to_string()]);
+        command.args([target, "--sources", sources]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        Ok(Source::Frames(command.spawn().context("cannot start the flood")?))
+        command.spawn().context("cannot start the flood")
     }
 }
 
-impl Source<'_> {
-    /// Ends the flood; SYNs a second that it sent.
-    fn stop(self) -> Result<f64> {
-        let mut source = match self {
-            Self::Frames(source) => source,
-            Self::Trafgen(source) => return source.stop(),
-        };
-        drop(source.stdin.take());
-        let output = source.wait_with_output()?;
-        ensure!(output.status.success(), "the flood failed: {output:?}");
-        Ok(String::from_utf8(output.stdout)?.trim().parse()?)
-    }
+/// Ends the flood; SYNs a second that it sent.
+fn stop(mut source: Child) -> Result<f64> {
+    drop(source.stdin.take());
+    let output = source.wait_with_output()?;
+    ensure!(output.status.success(), "the flood failed: {output:?}");
+    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
 }
 
 fn messages_a_second(pair: &Pair, messages: u64) -> Result<f64> {

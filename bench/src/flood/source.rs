@@ -69,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// `02:00:00:00:00:01`.
-pub(super) fn mac(text: &str) -> Result<[u8; 6]> {
+fn mac(text: &str) -> Result<[u8; 6]> {
     let octets: Result<Vec<u8>, _> =
         text.trim().split(':').map(|octet| u8::from_str_radix(octet, 16)).collect();
     octets?.try_into().ok().with_context(|| format!("{text:?} is no MAC address"))
